@@ -1,0 +1,56 @@
+// The device half of the seam: what a backend must offer besides its ops. Plain function pointers, so that a backend is a
+// folder that fills in a table and no vendor type leaks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tensor/book.h"
+#include "tensor/view.h"
+
+namespace temper::backend {
+
+struct DeviceInfo {
+  std::string name;           // "cpu: AMD EPYC, 2 threads, avx512-bf16"
+  int64_t memory_bytes = 0;   // free for us at start; 0 = unknown
+  int num_threads = 1;        // CPU worker threads, or streaming processors
+};
+
+struct Stream;  // an ordered queue of work on a device; its contents belong to the backend
+
+struct DeviceTable {
+  DeviceInfo (*info)() = nullptr;
+  // 64-byte aligned memory, zero-filled. Throws kOutOfMemory.
+  void* (*alloc)(int64_t num_bytes) = nullptr;
+  void (*free)(void* base, int64_t num_bytes) = nullptr;
+  Stream* (*stream_create)() = nullptr;
+  void (*stream_destroy)(Stream* stream) = nullptr;
+  void (*stream_sync)(Stream* stream) = nullptr;
+  // Copies between host memory and a contiguous View; ordered after the stream's earlier work, done on return.
+  void (*copy_to_device)(Stream* stream, View to, const void* from) = nullptr;
+  void (*copy_to_host)(Stream* stream, void* to, View from) = nullptr;
+};
+
+// One block of device memory per kind of tensor, sized by a Book and bound to its Views.
+class Arena {
+ public:
+  // Allocates all regions of the book and binds its Views.
+  Arena(const DeviceTable& device, Book& book);
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  ~Arena();
+  int64_t allocated_bytes() const { return allocated_bytes_; }
+
+ private:
+  struct Block {
+    void* base;
+    int64_t num_bytes;
+  };
+  const DeviceTable& device_;
+  std::vector<Block> blocks_;
+  int64_t allocated_bytes_ = 0;
+};
+
+}  // namespace temper::backend

@@ -1,0 +1,25 @@
+// What every layer is handed: the backend's ops, the stream, and the dtypes of the run. Built in one place, passed by
+// reference; there are no globals.
+#pragma once
+
+#include "backend/ops.h"
+
+namespace temper::layers {
+
+// kFp64 runs on the scalar reference only and is the judge of the others.
+enum class Precision : uint8_t { kFp64, kFp32, kBf16 };
+
+struct Ctx {
+  const backend::OpTable& ops;
+  const backend::DeviceTable& device;
+  backend::Stream* stream;
+  DType act;  // activations and matrices of parameters
+  DType acc;  // accumulation, vectors of parameters, gradients of parameters
+};
+
+inline DType act_dtype(Precision precision) {
+  return precision == Precision::kFp64 ? DType::kF64 : precision == Precision::kFp32 ? DType::kF32 : DType::kBF16;
+}
+inline DType acc_dtype(Precision precision) { return precision == Precision::kFp64 ? DType::kF64 : DType::kF32; }
+
+}  // namespace temper::layers

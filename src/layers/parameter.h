@@ -1,0 +1,26 @@
+// A weight of the model and everything that trains it.
+#pragma once
+
+#include <string>
+
+#include "tensor/book.h"
+
+namespace temper::layers {
+
+enum class Init : uint8_t { kNormal, kOnes, kZeros, kHashTable };
+
+struct Parameter {
+  std::string name;    // name in transformers' DeepseekV4ForCausalLM, e.g. "model.layers.0.self_attn.sinks"
+  Shape shape;
+  DType dtype = DType::kNone;  // of value: act for matrices, acc for vectors and mHC, i64 for tid2eid
+  Init init = Init::kNormal;   // how a model that is not loaded starts (architecture page 8)
+  bool decay = false;          // weight decay applies (matrices; never norms, biases, sinks, position biases)
+  bool trainable = true;       // false: buffers (correction bias, tid2eid), indexer tensors, tensors frozen by the run
+
+  View value;   // what the layers compute with
+  View master;  // acc; the weight of record. The same memory as value when the dtypes agree, undefined for buffers
+  View grad;    // acc, accumulated over a step; undefined when not trainable
+  View m, v;    // acc, AdamW moments; undefined when not trainable or when the run does not train
+};
+
+}  // namespace temper::layers

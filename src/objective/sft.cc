@@ -1,0 +1,55 @@
+#include "objective/sft.h"
+
+#include <cmath>
+
+#include "base/check.h"
+
+namespace temper::objective {
+namespace {
+
+bool is_target(const layers::MicroBatch& batch, int64_t t) { return batch.targets[t] >= 0 && batch.weights[t] != 0; }
+
+}  // namespace
+
+double Sft::document_scale(const layers::MicroBatch& batch, int64_t begin, int64_t end) const {
+  if (options_.reduction == ObjectiveOptions::Reduction::kToken) return 1;
+  int64_t num_targets = 0;
+  for (int64_t t = begin; t < end; ++t) num_targets += is_target(batch, t);
+  return num_targets > 0 ? 1.0 / static_cast<double>(num_targets) : 0;
+}
+
+double Sft::count(const layers::MicroBatch& batch) const {
+  double z = 0;
+  for (size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s) {
+    const int64_t begin = batch.cu_seqlens[s], end = batch.cu_seqlens[s + 1];
+    const double scale = document_scale(batch, begin, end);
+    for (int64_t t = begin; t < end; ++t)
+      if (is_target(batch, t)) z += scale * batch.weights[t];
+  }
+  return z;
+}
+
+Sums Sft::token_weights(const layers::MicroBatch& batch, std::span<const float> logp_T, std::span<const int32_t> best_T,
+                        double z, std::span<float> dlogp_T) const {
+  const size_t num_tokens = batch.tokens.size();
+  CHECK(logp_T.size() == num_tokens && best_T.size() == num_tokens && dlogp_T.size() == num_tokens, num_tokens);
+  CHECK(z > 0, z);
+  Sums sums;
+  for (size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s) {
+    const int64_t begin = batch.cu_seqlens[s], end = batch.cu_seqlens[s + 1];
+    const double scale = document_scale(batch, begin, end);
+    for (int64_t t = begin; t < end; ++t) {
+      dlogp_T[t] = 0;
+      if (!is_target(batch, t)) continue;
+      double weight = scale * batch.weights[t];
+      if (options_.dft) weight *= std::exp(static_cast<double>(logp_T[t]));
+      dlogp_T[t] = static_cast<float>(-weight / z);
+      sums.loss -= weight * logp_T[t];
+      sums.num_targets += 1;
+      sums.num_correct += best_T[t] == batch.targets[t];
+    }
+  }
+  return sums;
+}
+
+}  // namespace temper::objective

@@ -1,0 +1,16 @@
+#include "optim/adamw.h"
+
+namespace temper::optim {
+
+void Adamw::step(layers::Ctx& ctx, std::span<layers::Parameter* const> parameters, double lr, double grad_scale) {
+  ++num_applied_;
+  for (layers::Parameter* p : parameters) {
+    if (!p->trainable) continue;
+    CHECK(p->m.defined() && p->v.defined() && p->grad.defined(), p->name);
+    const double decay = p->decay ? options_.weight_decay : 0;
+    ctx.ops.adamw(ctx.stream, p->master, p->m, p->v, p->value, p->grad, lr, options_.beta1, options_.beta2,
+                  options_.eps, decay, num_applied_, grad_scale);
+  }
+}
+
+}  // namespace temper::optim

@@ -39,7 +39,7 @@ class Array {
     return values_[offset(index...)];
   }
   template <class... I>
-  A operator()(I... index) const {
+  const A& operator()(I... index) const {
     return values_[offset(index...)];
   }
 

@@ -1,0 +1,34 @@
+# Two words for a newcomer: `make demo` and `make test`. Everything else is CMake's; see CMakeLists.txt.
+
+BUILD ?= build
+CMAKE_FLAGS ?=
+
+.PHONY: all demo test bench clean
+
+# The release binary, build/temper.
+all:
+	@tools/setup_apt.sh build
+	@cmake -S . -B $(BUILD) -G Ninja -DTEMPER_TESTS=OFF $(CMAKE_FLAGS)
+	@cmake --build $(BUILD)
+
+# Post-trains a small V4 model on real data and shows what it learned; ends with runs/demo/summary.json.
+demo:
+	@tools/setup_apt.sh demo
+	@cmake -S . -B $(BUILD) -G Ninja -DTEMPER_TESTS=OFF $(CMAKE_FLAGS)
+	@cmake --build $(BUILD)
+	@tools/demo.sh
+
+# Builds and runs every test.
+test:
+	@tools/setup_apt.sh test
+	@cmake -S . -B $(BUILD) -G Ninja -DTEMPER_TESTS=ON $(CMAKE_FLAGS)
+	@cmake --build $(BUILD)
+	@ctest --test-dir $(BUILD) --output-on-failure -j $$(nproc)
+
+bench:
+	@tools/setup_apt.sh build
+	@cmake -S . -B $(BUILD) -G Ninja -DTEMPER_BENCH=ON $(CMAKE_FLAGS)
+	@cmake --build $(BUILD)
+
+clean:
+	rm -rf $(BUILD)

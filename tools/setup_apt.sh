@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Installs what is missing from the distribution's packages (Debian 12 or later, Ubuntu 24.04 or later).
+#
+#   tools/setup_apt.sh build|test|demo      each list contains the one before it
+#
+# Says what it installs and as whom; does nothing, and needs neither root nor a network, when everything is there.
+set -euo pipefail
+
+readonly BUILD="g++ cmake ninja-build make pkg-config libdnnl-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
+  libsimdjson-dev libfmt-dev libspdlog-dev libpcre2-dev libxxhash-dev"
+readonly TEST="libgtest-dev libgmock-dev"
+# The demo's texts (the King James Bible, a pronouncing dictionary) and the plot of its curve.
+readonly DEMO="bible-kjv bible-kjv-text festlex-cmu gnuplot-nox"
+
+case "${1:-}" in
+  build) wanted="$BUILD" ;;
+  test) wanted="$BUILD $TEST" ;;
+  demo) wanted="$BUILD $DEMO" ;;
+  *) echo "usage: tools/setup_apt.sh build|test|demo" >&2; exit 2 ;;
+esac
+
+if ! command -v apt-get >/dev/null; then
+  echo "setup_apt.sh: this machine has no apt-get; install by other means what corresponds to:" $wanted >&2
+  exit 2
+fi
+missing=()
+for package in $wanted; do
+  status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+  if [ "$status" != installed ]; then missing+=("$package"); fi
+done
+if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
+
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+  as_root=(sudo env DEBIAN_FRONTEND=noninteractive)
+  if ! command -v sudo >/dev/null; then
+    echo "setup_apt.sh: not root and no sudo; ask an administrator for: apt-get install ${missing[*]}" >&2
+    exit 2
+  fi
+fi
+echo "Installing with apt${as_root:+ (sudo)}: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+install=("${as_root[@]}" apt-get install -y --no-install-recommends -o Dpkg::Use-Pty=0 -qq)
+# The package lists may be absent or stale: refresh them once and try again before giving up.
+if ! "${install[@]}" "${missing[@]}" >/dev/null 2>&1; then
+  "${as_root[@]}" apt-get update -qq
+  "${install[@]}" "${missing[@]}" >/dev/null
+fi

@@ -9,6 +9,10 @@ namespace temper::layers {
 // kFp64 runs on the scalar reference only and is the judge of the others.
 enum class Precision : uint8_t { kFp64, kFp32, kBf16 };
 
+// Where a layer's discrete choices (experts, index entries) come from. kReplay: from the forward pass of the same
+// micro-batch, when it is rebuilt or differentiated. kGiven: from outside, e.g. recorded by a rollout.
+enum class ChoiceSource : uint8_t { kCompute, kReplay, kGiven };
+
 struct Ctx {
   const backend::OpTable& ops;
   const backend::DeviceTable& device;

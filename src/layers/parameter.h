@@ -2,6 +2,8 @@
 #pragma once
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "tensor/book.h"
 
@@ -10,7 +12,7 @@ namespace temper::layers {
 enum class Init : uint8_t { kNormal, kOnes, kZeros, kHashTable };
 
 struct Parameter {
-  std::string name;    // name in transformers' DeepseekV4ForCausalLM, e.g. "model.layers.0.self_attn.sinks"
+  std::string name;  // name in transformers' DeepseekV4ForCausalLM, e.g. "model.layers.0.self_attn.sinks"
   Shape shape;
   DType dtype = DType::kNone;  // of value: act for matrices, acc for vectors and mHC, i64 for tid2eid
   Init init = Init::kNormal;   // how a model that is not loaded starts (architecture page 8)
@@ -22,5 +24,26 @@ struct Parameter {
   View grad;    // acc, accumulated over a step; undefined when not trainable
   View m, v;    // acc, AdamW moments; undefined when not trainable or when the run does not train
 };
+
+using ParameterList = std::vector<Parameter*>;
+
+// Dtypes of a run: act for activations and matrices, acc for accumulation and vectors of parameters.
+struct Dtypes {
+  DType act, acc;
+};
+
+// A matrix (or a stack of matrices): stored in act, decayed, normal start.
+inline Parameter matrix(std::string name, Shape shape, Dtypes dtypes) {
+  Parameter p;
+  p.name = std::move(name), p.shape = shape, p.dtype = dtypes.act, p.decay = true;
+  return p;
+}
+
+// A vector or small tensor kept in acc and never decayed: norms, sinks, biases, mHC tensors.
+inline Parameter fine_parameter(std::string name, Shape shape, Dtypes dtypes, Init init) {
+  Parameter p;
+  p.name = std::move(name), p.shape = shape, p.dtype = dtypes.acc, p.init = init;
+  return p;
+}
 
 }  // namespace temper::layers

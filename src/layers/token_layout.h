@@ -1,8 +1,9 @@
-// Which tokens and entries see each other: the geometry of a packed micro-batch, made on the host and copied to the device.
+// Which tokens and entries see each other: the geometry of a packed micro-batch, made on the host and copied to the
+// device.
 //
-// The document, not the row, is the unit of positions, windows, compression and visibility (architecture page 5.8): positions
-// restart at 0, windows are cut from the document's own start, a tail shorter than the rate gives no entry, nothing
-// crosses a border.
+// The document, not the row, is the unit of positions, windows, compression and visibility (architecture page 5.8):
+// positions restart at 0, windows are cut from the document's own start, a tail shorter than the rate gives no entry,
+// nothing crosses a border.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +25,10 @@ struct MicroBatch {
 // Host-side geometry of the entries of one compression rate.
 struct EntryLayout {
   int64_t rate = 0;
-  std::vector<int32_t> row_C, prev_row_C, position_C;   // per entry: first token's row, previous window's row or -1, rope position
-  std::vector<int32_t> entry_begin_T, entry_count_T;    // per token: its document's first entry, number visible to it
-  int64_t max_count = 0;                                // largest entry_count
+  std::vector<int32_t> row_C, prev_row_C,
+      position_C;  // per entry: first token's row, previous window's row or -1, rope position
+  std::vector<int32_t> entry_begin_T, entry_count_T;  // per token: its document's first entry, number visible to it
+  int64_t max_count = 0;                              // largest entry_count
 };
 
 struct HostLayout {

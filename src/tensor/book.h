@@ -1,12 +1,12 @@
 // The Book: every tensor of a run, declared before any memory exists.
 //
 // A room declares its tensors by name, kind, dtype and shape, and hands the Book the address of a View. Later grant()
-// binds all those Views to memory in one sweep. The planner prints the Book, the run allocates from it: both see the same
-// bytes. Nothing is allocated inside a step.
+// binds all those Views to memory in one sweep. The planner prints the Book, the run allocates from it: both see the
+// same bytes. Nothing is allocated inside a step.
 //
-// Kinds have separate regions. A region grows with each declaration; between mark() and rewind() a stretch of a region can
-// be shared by tensors that are never alive together (the scratch of two layers, the saved tensors of two recomputed
-// blocks). A region's size is its high mark. Every tensor starts at a multiple of kAlignment bytes.
+// Kinds have separate regions. A region grows with each declaration; between mark() and rewind() a stretch of a region
+// can be shared by tensors that are never alive together (the scratch of two layers, the saved tensors of two
+// recomputed blocks). A region's size is its high mark. Every tensor starts at a multiple of kAlignment bytes.
 #pragma once
 
 #include <array>
@@ -48,6 +48,8 @@ class Book {
   // Position in a kind's region; rewind(mark) lets the next declarations share what came after it.
   int64_t mark(TensorKind kind) const { return cursor_bytes_[static_cast<int>(kind)]; }
   void rewind(TensorKind kind, int64_t mark);
+  // Ends the sharing: later declarations come after everything declared so far.
+  void seal(TensorKind kind) { cursor_bytes_[static_cast<int>(kind)] = high_bytes_[static_cast<int>(kind)]; }
 
   int64_t region_bytes(TensorKind kind) const { return high_bytes_[static_cast<int>(kind)]; }
   int64_t total_bytes() const;
@@ -64,7 +66,8 @@ class Book {
   std::array<int64_t, kNumTensorKinds> cursor_bytes_{}, high_bytes_{};
 };
 
-// Shares scratch between siblings: what is declared while a ScratchScope lives is overlaid by what is declared after it.
+// Shares scratch between siblings: what is declared while a ScratchScope lives is overlaid by what is declared after
+// it.
 class ScratchScope {
  public:
   explicit ScratchScope(Book& book) : book_(book), mark_(book.mark(TensorKind::kScratch)) {}

@@ -1,0 +1,212 @@
+#include "layers/attention.h"
+
+#include <cmath>
+
+namespace temper::layers {
+
+Attention::Attention(const std::string& prefix, AttentionDims dims, Dtypes dtypes)
+    : dims_(dims),
+      dtypes_(dtypes),
+      sinks_(fine_parameter(prefix + "sinks", {dims.N}, dtypes, Init::kZeros)),
+      q_a_{matrix(prefix + "q_a_proj.weight", {dims.Q, dims.D}, dtypes)},
+      q_b_{matrix(prefix + "q_b_proj.weight", {dims.N * dims.H, dims.Q}, dtypes)},
+      kv_{matrix(prefix + "kv_proj.weight", {dims.H, dims.D}, dtypes)},
+      o_a_{matrix(prefix + "o_a_proj.weight", {dims.G * dims.O, dims.N * dims.H / dims.G}, dtypes)},
+      o_b_{matrix(prefix + "o_b_proj.weight", {dims.D, dims.G * dims.O}, dtypes)},
+      q_a_norm_{fine_parameter(prefix + "q_a_norm.weight", {dims.Q}, dtypes, Init::kOnes), dims.eps},
+      kv_norm_{fine_parameter(prefix + "kv_norm.weight", {dims.H}, dtypes, Init::kOnes), dims.eps} {
+  if (dims.rate > 0) {
+    compressor_ = std::make_unique<Compressor>(prefix + "compressor.",
+                                               CompressorDims{dims.D, dims.H, dims.rate, dims.csa, dims.eps}, dtypes);
+  }
+  if (dims.csa) indexer_ = std::make_unique<Indexer>(prefix + "compressor.indexer.", dims.indexer, dtypes);
+}
+
+void Attention::collect(ParameterList& list) {
+  list.insert(list.end(), {&sinks_, &q_a_.w, &q_a_norm_.w, &q_b_.w, &kv_.w, &kv_norm_.w, &o_a_.w, &o_b_.w});
+  if (compressor_) compressor_->collect(list);
+  if (indexer_) indexer_->collect(list);
+}
+
+void Attention::declare_saved(Book& book, Saved& saved, int64_t max_tokens) const {
+  const int64_t T = max_tokens, N = dims_.N, H = dims_.H;
+  const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
+    book.declare(&view, TensorKind::kSaved, sinks_.name + ":" + what, dtype, shape);
+  };
+  declare(saved.qa_TQ, "qa", dtypes_.act, {T, dims_.Q});
+  declare(saved.qa_rstd_T, "qa_rstd", dtypes_.acc, {T});
+  declare(saved.r_TQ, "r", dtypes_.act, {T, dims_.Q});
+  declare(saved.qb_TNH, "qb", dtypes_.act, {T, N, H});
+  declare(saved.q_rstd_R, "q_rstd", dtypes_.acc, {T * N});
+  declare(saved.q_TNH, "q", dtypes_.act, {T, N, H});
+  declare(saved.kv_TH, "kv", dtypes_.act, {T, H});
+  declare(saved.kv_rstd_T, "kv_rstd", dtypes_.acc, {T});
+  declare(saved.c_TH, "c", dtypes_.act, {T, H});
+  declare(saved.o_TNH, "o", dtypes_.act, {T, N, H});
+  declare(saved.lse_TN, "lse", dtypes_.acc, {T, N});
+  declare(saved.y1_TW, "y1", dtypes_.act, {T, dims_.G * dims_.O});
+  if (compressor_) compressor_->declare_saved(book, TensorKind::kSaved, saved.entries, max_tokens);
+}
+
+void Attention::declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train) {
+  const ScratchScope scope(book);
+  const int64_t T = max_tokens, N = dims_.N, H = dims_.H;
+  const int64_t C = dims_.rate > 0 ? max_tokens / dims_.rate : 0;
+  const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
+    book.declare(&view, TensorKind::kScratch, sinks_.name + ":" + what, dtype, shape);
+  };
+  declare(scratch_.ou_TNH, "ou", dtypes_.act, {T, N, H});
+  if (indexer_) {
+    const ScratchScope forward_only(book);
+    indexer_->declare_scratch(book, max_tokens);
+  }
+  if (!train) return;
+  declare(scratch_.do_TNH, "do", dtypes_.act, {T, N, H});
+  declare(scratch_.dq_TNH, "dq", dtypes_.act, {T, N, H});
+  declare(scratch_.dy1_TW, "dy1", dtypes_.act, {T, dims_.G * dims_.O});
+  declare(scratch_.dqa_TQ, "dqa", dtypes_.act, {T, dims_.Q});
+  declare(scratch_.dkv_TH, "dkv", dtypes_.act, {T, H});
+  declare(scratch_.dr_TQ, "dr", dtypes_.acc, {T, dims_.Q});
+  declare(scratch_.dc_TH, "dc", dtypes_.acc, {T, H});
+  if (compressor_) {
+    declare(scratch_.dk_CH, "dk", dtypes_.acc, {C, H});
+    compressor_->declare_scratch(book, max_tokens);
+  }
+  declare(scratch_.workspace, "workspace", dtypes_.acc, {num_threads, T + C, H});
+}
+
+Attention::Saved Attention::first(const Saved& s, int64_t T, int64_t C) const {
+  Saved out{s.qa_TQ.first(T),
+            s.r_TQ.first(T),
+            s.qb_TNH.first(T),
+            s.q_TNH.first(T),
+            s.kv_TH.first(T),
+            s.c_TH.first(T),
+            s.o_TNH.first(T),
+            s.y1_TW.first(T),
+            s.qa_rstd_T.first(T),
+            s.q_rstd_R.first(T * dims_.N),
+            s.kv_rstd_T.first(T),
+            s.lse_TN.first(T),
+            {}};
+  if (compressor_) out.entries = s.entries.first(T, C);
+  return out;
+}
+
+View Attention::grouped(View x_TX) const {
+  return x_TX.reshape({x_TX.dim(0), dims_.G, x_TX.size() / x_TX.dim(0) / dims_.G}).transpose(0, 1);
+}
+
+double Attention::scale() const { return 1 / std::sqrt(static_cast<double>(dims_.H)); }
+
+backend::KeyRanges Attention::ranges(const DeviceLayout& layout, View selected_TA, ChoiceSource source) const {
+  backend::KeyRanges out;
+  out.key_begin_T = layout.key_begin_T, out.key_end_T = layout.key_end_T;
+  out.num_pairs = layout.host().num_window_pairs;
+  if (!compressor_) return out;
+  const auto& entries = layout.entries(dims_.rate);
+  if (entries.num_entries == 0) return out;
+  out.entry_begin_T = entries.entry_begin_T, out.entry_count_T = entries.entry_count_T;
+  int64_t limit = entries.max_count;
+  if (indexer_ && (source == ChoiceSource::kGiven || entries.max_count > dims_.indexer.A)) {
+    out.selected_TA = selected_TA;
+    limit = dims_.indexer.A;
+  }
+  for (const auto& host : layout.host().entries)
+    if (host.rate == dims_.rate) out.num_pairs += count_entry_pairs(host, limit);
+  return out;
+}
+
+void Attention::project(Ctx& ctx, const Saved& saved, View h_TD, View position_T, const RotaryTable& rotary) const {
+  const int64_t T = h_TD.dim(0), N = dims_.N, H = dims_.H;
+  q_a_.forward(ctx, saved.qa_TQ, h_TD);
+  q_a_norm_.forward(ctx, saved.r_TQ, saved.qa_rstd_T, saved.qa_TQ);
+  q_b_.forward(ctx, saved.qb_TNH.reshape({T, N * H}), saved.r_TQ);
+  // The norm of each query head has no weight.
+  ctx.ops.rmsnorm_forward(ctx.stream, saved.q_TNH.reshape({T * N, H}), saved.q_rstd_R, saved.qb_TNH.reshape({T * N, H}),
+                          View{}, dims_.eps);
+  ctx.ops.rope(ctx.stream, saved.q_TNH, saved.q_TNH, rotary.cos_sin_LP2, position_T, +1);
+  kv_.forward(ctx, saved.kv_TH, h_TD);
+  kv_norm_.forward(ctx, saved.c_TH, saved.kv_rstd_T, saved.kv_TH);
+  rope_rows(ctx, saved.c_TH, saved.c_TH, rotary, position_T, +1);
+}
+
+void Attention::attend(Ctx& ctx, const Saved& saved, View c_JH, View k_CH, const backend::KeyRanges& ranges) const {
+  ctx.ops.attention_forward(ctx.stream, saved.o_TNH, saved.lse_TN, saved.q_TNH, c_JH, k_CH, sinks_.value, ranges,
+                            scale());
+}
+
+void Attention::output(Ctx& ctx, View y_TD, const Saved& saved, View position_T, const RotaryTable& rotary) const {
+  const int64_t T = y_TD.dim(0);
+  const View ou_TNH = scratch_.ou_TNH.first(T);
+  // Values carry the rotation of their keys, so the output is rotated back.
+  ctx.ops.rope(ctx.stream, ou_TNH, saved.o_TNH, rotary.cos_sin_LP2, position_T, -1);
+  const View oa_GOX = o_a_.w.value.reshape({dims_.G, dims_.O, dims_.N * dims_.H / dims_.G});
+  ctx.ops.matmul(ctx.stream, grouped(saved.y1_TW), grouped(ou_TNH), oa_GOX.t(), 0);
+  o_b_.forward(ctx, y_TD, saved.y1_TW);
+}
+
+void Attention::forward(Ctx& ctx, View y_TD, View h_TD, const Saved& saved, View selected_TA, ChoiceSource source,
+                        const DeviceLayout& layout, const RotaryTable& rotary) const {
+  project(ctx, saved, h_TD, layout.position_T, rotary);
+  View k_CH;
+  if (compressor_ && layout.entries(dims_.rate).num_entries > 0) {
+    const auto& entries = layout.entries(dims_.rate);
+    compressor_->project(ctx, saved.entries.z_TZ, saved.entries.g_TZ, h_TD);
+    compressor_->make_entries(ctx, saved.entries, compress_ranges(entries), entries.position_C, rotary);
+    k_CH = saved.entries.k_CH;
+    if (indexer_ && source == ChoiceSource::kCompute && entries.max_count > dims_.indexer.A)
+      indexer_->select(ctx, selected_TA, h_TD, saved.r_TQ, layout.position_T, entries, rotary);
+  }
+  attend(ctx, saved, saved.c_TH, k_CH, ranges(layout, selected_TA, source));
+  output(ctx, y_TD, saved, layout.position_T, rotary);
+}
+
+void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View selected_TA,
+                         ChoiceSource source, const DeviceLayout& layout, const RotaryTable& rotary) const {
+  const int64_t T = h_TD.dim(0), N = dims_.N, H = dims_.H;
+  const int64_t C = compressor_ ? layout.entries(dims_.rate).num_entries : 0;
+  const View ou_TNH = scratch_.ou_TNH.first(T), do_TNH = scratch_.do_TNH.first(T), dq_TNH = scratch_.dq_TNH.first(T);
+  const View dy1_TW = scratch_.dy1_TW.first(T), dc_TH = scratch_.dc_TH.first(T), dkv_TH = scratch_.dkv_TH.first(T);
+  const View dqa_TQ = scratch_.dqa_TQ.first(T), dr_TQ = scratch_.dr_TQ.first(T);
+
+  // Output projections (12.I).
+  ctx.ops.rope(ctx.stream, ou_TNH, saved.o_TNH, rotary.cos_sin_LP2, layout.position_T, -1);
+  o_b_.backward_weight(ctx, dy_TD, saved.y1_TW);
+  o_b_.backward_input(ctx, dy1_TW, dy_TD, 0);
+  const Shape groups{dims_.G, dims_.O, N * H / dims_.G};
+  ctx.ops.matmul(ctx.stream, o_a_.w.grad.reshape(groups), grouped(dy1_TW).t(), grouped(ou_TNH), 1);
+  ctx.ops.matmul(ctx.stream, grouped(do_TNH), grouped(dy1_TW), o_a_.w.value.reshape(groups), 0);
+  ctx.ops.rope(ctx.stream, do_TNH, do_TNH, rotary.cos_sin_LP2, layout.position_T, +1);
+
+  // Core attention (12.D).
+  View k_CH, dk_CH;
+  if (C > 0) k_CH = saved.entries.k_CH, dk_CH = scratch_.dk_CH.first(C);
+  const View& all = scratch_.workspace;
+  const View workspace(all.base, all.dtype, {all.dim(0), T + C, H}, all.offset);
+  ctx.ops.attention_backward(ctx.stream, dq_TNH, dc_TH, dk_CH, sinks_.grad, do_TNH, saved.o_TNH, saved.lse_TN,
+                             saved.q_TNH, saved.c_TH, k_CH, sinks_.value, ranges(layout, selected_TA, source), scale(),
+                             workspace);
+
+  // Keys: unrope, norm, projection.
+  rope_rows(ctx, dc_TH, dc_TH, rotary, layout.position_T, -1);
+  kv_norm_.backward(ctx, dkv_TH, dc_TH, saved.kv_TH, saved.kv_rstd_T);
+  kv_.backward_weight(ctx, dkv_TH, h_TD);
+  kv_.backward_input(ctx, dh_TD, dkv_TH, 0);
+
+  // Queries: unrope, norm per head, up projection, norm, down projection.
+  const Shape heads{T * N, H};
+  ctx.ops.rope(ctx.stream, dq_TNH, dq_TNH, rotary.cos_sin_LP2, layout.position_T, -1);
+  ctx.ops.rmsnorm_backward(ctx.stream, dq_TNH.reshape(heads), View{}, dq_TNH.reshape(heads),
+                           saved.qb_TNH.reshape(heads), saved.q_rstd_R, View{});
+  const View dqb_TX = dq_TNH.reshape({T, N * H});
+  q_b_.backward_weight(ctx, dqb_TX, saved.r_TQ);
+  q_b_.backward_input(ctx, dr_TQ, dqb_TX, 0);
+  q_a_norm_.backward(ctx, dqa_TQ, dr_TQ, saved.qa_TQ, saved.qa_rstd_T);
+  q_a_.backward_weight(ctx, dqa_TQ, h_TD);
+  q_a_.backward_input(ctx, dh_TD, dqa_TQ, 1);
+
+  if (C > 0) compressor_->backward(ctx, dh_TD, dk_CH, h_TD, saved.entries, layout.entries(dims_.rate), rotary);
+}
+
+}  // namespace temper::layers

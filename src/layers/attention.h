@@ -1,0 +1,74 @@
+// Attention of DeepSeek-V4 (architecture page 5, 12.D, 12.I): low-rank queries, one shared latent that is key and
+// value, a sliding window, compressed entries (CSA, HCA), a sink per head, inverse rotation, grouped output projection.
+//
+//   r = RMS(Wqa h);  q = rope(RMS-per-head(Wqb r));  c = rope(RMS(Wkv h))
+//   o = attention(q; c in the window, entries k, sink);  y = Wob . concat_g(Woa_g . unrope(o)_g)
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "layers/compressor.h"
+#include "layers/indexer.h"
+
+namespace temper::layers {
+
+struct AttentionDims {
+  int64_t D, N, H, Q, G, O;  // hidden, heads, head dim, query rank, output groups, output rank per group
+  int64_t rate = 0;          // 0: sliding window only
+  bool csa = false;          // overlapping windows and an indexer
+  IndexerDims indexer{};     // used when csa
+  double eps = 1e-6;
+};
+
+class Attention {
+ public:
+  struct Saved {
+    View qa_TQ, r_TQ, qb_TNH, q_TNH, kv_TH, c_TH, o_TNH, y1_TW;  // act; W = G * O
+    View qa_rstd_T, q_rstd_R, kv_rstd_T, lse_TN;                 // acc; R = T * N
+    Compressor::Saved entries;
+  };
+
+  Attention(const std::string& prefix, AttentionDims dims, Dtypes dtypes);
+
+  void collect(ParameterList& list);
+  void declare_saved(Book& book, Saved& saved, int64_t max_tokens) const;
+  void declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train);
+
+  // y = attention(h). selected_TA (CSA): written by the indexer when source is kCompute, read otherwise. Where no token
+  // sees more than index_topk entries it is neither written nor read, unless it is kGiven.
+  void forward(Ctx& ctx, View y_TD, View h_TD, const Saved& saved, View selected_TA, ChoiceSource source,
+               const DeviceLayout& layout, const RotaryTable& rotary) const;
+  // dh_TD (acc) is overwritten; parameters' gradients accumulate. source: kReplay or kGiven, as forward.
+  void backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View selected_TA, ChoiceSource source,
+                const DeviceLayout& layout, const RotaryTable& rotary) const;
+
+  // The parts of forward, used by the decoder with its cache.
+  void project(Ctx& ctx, const Saved& saved, View h_TD, View position_T, const RotaryTable& rotary) const;
+  void attend(Ctx& ctx, const Saved& saved, View c_JH, View k_CH, const backend::KeyRanges& ranges) const;
+  void output(Ctx& ctx, View y_TD, const Saved& saved, View position_T, const RotaryTable& rotary) const;
+
+  Saved first(const Saved& saved, int64_t T, int64_t C) const;
+  const AttentionDims& dims() const { return dims_; }
+  const Compressor* compressor() const { return compressor_.get(); }
+  const Indexer* indexer() const { return indexer_.get(); }
+
+ private:
+  backend::KeyRanges ranges(const DeviceLayout& layout, View selected_TA, ChoiceSource source) const;
+  View grouped(View x_TX) const;  // [T, G * X] -> [G, T, X], strided
+  double scale() const;
+
+  AttentionDims dims_;
+  Dtypes dtypes_;
+  Parameter sinks_;
+  Linear q_a_, q_b_, kv_, o_a_, o_b_;
+  RmsNorm q_a_norm_, kv_norm_;
+  std::unique_ptr<Compressor> compressor_;
+  std::unique_ptr<Indexer> indexer_;
+  struct Scratch {
+    View ou_TNH, do_TNH, dq_TNH, dy1_TW, dqa_TQ, dkv_TH;  // act
+    View dr_TQ, dc_TH, dk_CH, workspace;                  // acc
+  } scratch_;
+};
+
+}  // namespace temper::layers

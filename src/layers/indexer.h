@@ -1,0 +1,46 @@
+// Lightning indexer of CSA layers (architecture page 5.3): chooses, for each query, the entries that attention reads.
+//
+//   I[t, w] = I^-1/2 P^-1/2 * sum_s wI_ts max(0, <qI_ts, kI_w>)        the A largest visible entries are selected
+//
+// The choice has no gradient from the language loss (5.9): its tensors are not trainable.
+#pragma once
+
+#include <string>
+
+#include "layers/compressor.h"
+
+namespace temper::layers {
+
+struct IndexerDims {
+  int64_t D, Q, I, P, A;  // hidden, query rank, indexer heads, their width, index_topk
+  int64_t rate;
+  double eps;
+};
+
+class Indexer {
+ public:
+  Indexer(const std::string& prefix, IndexerDims dims, Dtypes dtypes);
+  void collect(ParameterList& list);
+  void declare_scratch(Book& book, int64_t max_tokens);
+
+  // Writes selected_TA. h_TD and r_TQ as attention has them.
+  void select(Ctx& ctx, View selected_TA, View h_TD, View r_TQ, View position_T, const DeviceEntries& entries,
+              const RotaryTable& rotary) const;
+
+  // Pieces of it for decoding, where keys come from a cache. q_TIP and w_TI are written.
+  void queries(Ctx& ctx, View q_TIP, View w_TI, View h_TD, View r_TQ, View position_T, const RotaryTable& rotary) const;
+  void choose(Ctx& ctx, View selected_TA, View q_TIP, View w_TI, View k_CP, View entry_begin_T,
+              View entry_count_T) const;
+  const Compressor& compressor() const { return compressor_; }
+  const IndexerDims& dims() const { return dims_; }
+
+ private:
+  IndexerDims dims_;
+  Dtypes dtypes_;
+  Linear q_b_, weights_;
+  Compressor compressor_;
+  Compressor::Saved entries_;  // scratch: nothing of it is needed by backward
+  View q_TIP_, w_TI_;          // scratch: act, acc
+};
+
+}  // namespace temper::layers

@@ -1,0 +1,70 @@
+// Mixture of experts (architecture page 6, 12.E, 12.F): one shared expert and E routed experts, K per token, dropless.
+//
+//   z = Wg x;  s = sqrt(softplus(z));  w_i = scaling * s_i / sum over the chosen K of s
+//   score layers choose the K largest of s + bias; hash layers look the choice up by token id
+//   MoE(x) = shared(x) + sum_i W2_i ( w_i * swiglu(W1_i x, W3_i x) )
+//
+// Routed rows R are the T*K (token, slot) pairs sorted by expert, every expert padded to a multiple of kRowAlignment
+// rows so that products meet few distinct shapes; padding rows are zero.
+#pragma once
+
+#include <string>
+
+#include "layers/linear.h"
+
+namespace temper::layers {
+
+struct MoeDims {
+  int64_t D, F, E, K;  // hidden, expert width, experts, experts per token
+  int64_t V = 0;       // vocabulary; rows of the hash table
+  bool hash = false;
+  double scaling, swiglu_limit;
+};
+
+class Moe {
+ public:
+  static constexpr int64_t kRowAlignment = 16;
+
+  struct Saved {
+    View z_TE, weight_TK, weight_R1;                       // acc
+    View offset_E1, row_token_R, row_slot_R, slot_row_TK;  // i32
+    View gu_RG, shared_gu_TG;                              // act; G = 2F: gate, then up
+  };
+
+  // Names: prefix + gate.weight, gate.e_score_correction_bias | gate.tid2eid, experts.gate_up_proj, experts.down_proj,
+  // shared_experts.{gate,up,down}_proj.weight.
+  Moe(const std::string& prefix, MoeDims dims, Dtypes dtypes);
+
+  void collect(ParameterList& list);
+  void declare_saved(Book& book, Saved& saved, int64_t max_tokens) const;
+  void declare_scratch(Book& book, int64_t max_tokens, bool train);
+  Saved first(const Saved& saved, int64_t T) const;
+
+  // y = MoE(h). expert_TK (i32): the chosen experts, written when source is kCompute, read otherwise.
+  void forward(Ctx& ctx, View y_TD, View h_TD, View token_T, const Saved& saved, View expert_TK,
+               ChoiceSource source) const;
+  // dh_TD (acc) is overwritten; parameters' gradients accumulate.
+  void backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View expert_TK) const;
+
+  const MoeDims& dims() const { return dims_; }
+
+ private:
+  int64_t num_rows(int64_t T) const;
+  void route(Ctx& ctx, View h_TD, View token_T, const Saved& saved, View expert_TK, ChoiceSource source) const;
+  void backward_shared(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved) const;
+  void backward_routed(Ctx& ctx, View dh_TD, View dweight_TK, View dy_TD, View h_TD, const Saved& saved) const;
+
+  MoeDims dims_;
+  Dtypes dtypes_;
+  Linear router_;
+  Parameter bias_, tid2eid_;  // one of them, by dims.hash
+  Parameter gate_up_, down_;  // [E, 2F, D], [E, D, F]
+  Linear shared_gate_, shared_up_, shared_down_;
+  struct Scratch {
+    View x_RD, y_RD, a_RF, shared_a_TF, shared_y_TD;         // act
+    View da_RF, dgu_RG, shared_da_TF, shared_dgu_TG, dz_TE;  // act
+    View dweight_R1, dweight_TK;                             // acc
+  } scratch_;
+};
+
+}  // namespace temper::layers

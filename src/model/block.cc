@@ -1,0 +1,141 @@
+#include "model/block.h"
+
+namespace temper::model {
+
+using layers::Ctx;
+using layers::DeviceLayout;
+using layers::RotaryTable;
+
+Block::Block(const std::string& prefix, BlockDims dims, layers::Dtypes dtypes)
+    : prefix_(prefix),
+      dims_(dims),
+      dtypes_(dtypes),
+      attention_hyper_(prefix + "attn_hc.", dims.hyper, false, dtypes),
+      moe_hyper_(prefix + "ffn_hc.", dims.hyper, false, dtypes),
+      attention_norm_{fine_parameter(prefix + "input_layernorm.weight", {dims.hyper.D}, dtypes, layers::Init::kOnes),
+                      dims.hyper.rms_eps},
+      moe_norm_{fine_parameter(prefix + "post_attention_layernorm.weight", {dims.hyper.D}, dtypes, layers::Init::kOnes),
+                dims.hyper.rms_eps},
+      attention_(prefix + "self_attn.", dims.attention, dtypes),
+      moe_(prefix + "mlp.", dims.moe, dtypes) {}
+
+void Block::collect(layers::ParameterList& list) {
+  attention_.collect(list);
+  moe_.collect(list);
+  list.insert(list.end(), {&attention_norm_.w, &moe_norm_.w});
+  attention_hyper_.collect(list);
+  moe_hyper_.collect(list);
+}
+
+void Block::declare_site(Book& book, SiteSaved& site, const layers::HyperConnection& hyper, const std::string& name,
+                         int64_t max_tokens) const {
+  const Shape shape{max_tokens, dims_.hyper.D};
+  hyper.declare_saved(book, site.hyper, max_tokens);
+  book.declare(&site.u_TD, TensorKind::kSaved, name + ":u", dtypes_.act, shape);
+  book.declare(&site.h_TD, TensorKind::kSaved, name + ":h", dtypes_.act, shape);
+  book.declare(&site.y_TD, TensorKind::kSaved, name + ":y", dtypes_.act, shape);
+  book.declare(&site.rstd_T, TensorKind::kSaved, name + ":rstd", dtypes_.acc, {max_tokens});
+}
+
+void Block::declare_saved(Book& book, int64_t max_tokens) {
+  declare_site(book, saved_.attention_site, attention_hyper_, prefix_ + "attention_site", max_tokens);
+  declare_site(book, saved_.moe_site, moe_hyper_, prefix_ + "moe_site", max_tokens);
+  book.declare(&saved_.x_mid_TMD, TensorKind::kSaved, prefix_ + "x_mid", dtypes_.act,
+               {max_tokens, dims_.hyper.M, dims_.hyper.D});
+  attention_.declare_saved(book, saved_.attention, max_tokens);
+  moe_.declare_saved(book, saved_.moe, max_tokens);
+}
+
+void Block::declare_choices(Book& book, int64_t max_tokens) {
+  book.declare(&choices_.expert_TK, TensorKind::kSaved, prefix_ + "choices:expert", DType::kI32,
+               {max_tokens, dims_.moe.K});
+  if (!attention_.indexer()) return;
+  book.declare(&choices_.selected_TA, TensorKind::kSaved, prefix_ + "choices:selected", DType::kI32,
+               {max_tokens, dims_.attention.indexer.A});
+}
+
+void Block::declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train) {
+  const ScratchScope scope(book);
+  if (train) {
+    book.declare(&dy_TD_, TensorKind::kScratch, prefix_ + "dy", dtypes_.act, {max_tokens, dims_.hyper.D});
+    book.declare(&dh_TD_, TensorKind::kScratch, prefix_ + "dh", dtypes_.acc, {max_tokens, dims_.hyper.D});
+    attention_hyper_.declare_scratch(book, max_tokens);
+    moe_hyper_.declare_scratch(book, max_tokens);
+  }
+  attention_.declare_scratch(book, max_tokens, num_threads, train);
+  moe_.declare_scratch(book, max_tokens, train);
+}
+
+Block::SiteSaved Block::first(const SiteSaved& site, int64_t T) {
+  return {site.hyper.first(T), site.u_TD.first(T), site.h_TD.first(T), site.y_TD.first(T), site.rstd_T.first(T)};
+}
+
+Block::Choices Block::choices(int64_t num_tokens) const {
+  Choices out;
+  out.expert_TK = choices_.expert_TK.first(num_tokens);
+  if (choices_.selected_TA.defined()) out.selected_TA = choices_.selected_TA.first(num_tokens);
+  return out;
+}
+
+void Block::attention_input(Ctx& ctx, View x_TMD) const {
+  const auto site = first(saved_.attention_site, x_TMD.dim(0));
+  attention_hyper_.pre(ctx, site.u_TD, x_TMD, site.hyper);
+  attention_norm_.forward(ctx, site.h_TD, site.rstd_T, site.u_TD);
+}
+
+void Block::attention_output(Ctx& ctx, View x_TMD) const {
+  const int64_t T = x_TMD.dim(0);
+  const auto site = first(saved_.attention_site, T);
+  attention_hyper_.post(ctx, saved_.x_mid_TMD.first(T), x_TMD, site.y_TD, site.hyper);
+}
+
+void Block::experts(Ctx& ctx, View xo_TMD, View token_T, int64_t num_tokens, layers::ChoiceSource source) const {
+  const auto site = first(saved_.moe_site, num_tokens);
+  const View x_mid_TMD = saved_.x_mid_TMD.first(num_tokens);
+  moe_hyper_.pre(ctx, site.u_TD, x_mid_TMD, site.hyper);
+  moe_norm_.forward(ctx, site.h_TD, site.rstd_T, site.u_TD);
+  moe_.forward(ctx, site.y_TD, site.h_TD, token_T, moe_.first(saved_.moe, num_tokens), choices(num_tokens).expert_TK,
+               source);
+  moe_hyper_.post(ctx, xo_TMD, x_mid_TMD, site.y_TD, site.hyper);
+}
+
+namespace {
+
+int64_t num_entries(const layers::Attention& attention, const DeviceLayout& layout) {
+  return attention.compressor() ? layout.entries(attention.dims().rate).num_entries : 0;
+}
+
+}  // namespace
+
+void Block::forward(Ctx& ctx, View xo_TMD, View x_TMD, layers::ChoiceSource source, const DeviceLayout& layout,
+                    const RotaryTable& rotary) const {
+  const int64_t T = x_TMD.dim(0);
+  const auto site = first(saved_.attention_site, T);
+  attention_input(ctx, x_TMD);
+  attention_.forward(ctx, site.y_TD, site.h_TD, attention_.first(saved_.attention, T, num_entries(attention_, layout)),
+                     choices(T).selected_TA, source, layout, rotary);
+  attention_output(ctx, x_TMD);
+  experts(ctx, xo_TMD, layout.token_T, T, source);
+}
+
+void Block::backward(Ctx& ctx, View dx_TMD, View x_TMD, layers::ChoiceSource source, const DeviceLayout& layout,
+                     const RotaryTable& rotary) const {
+  const int64_t T = x_TMD.dim(0);
+  const auto attention_site = first(saved_.attention_site, T), moe_site = first(saved_.moe_site, T);
+  const View x_mid_TMD = saved_.x_mid_TMD.first(T), dy_TD = dy_TD_.first(T), dh_TD = dh_TD_.first(T);
+  const Choices chosen = choices(T);
+
+  moe_hyper_.backward_post(ctx, dy_TD, dx_TMD, x_mid_TMD, moe_site.y_TD, moe_site.hyper);
+  moe_.backward(ctx, dh_TD, dy_TD, moe_site.h_TD, moe_.first(saved_.moe, T), chosen.expert_TK);
+  moe_norm_.backward(ctx, dh_TD, dh_TD, moe_site.u_TD, moe_site.rstd_T);
+  moe_hyper_.backward_pre(ctx, dx_TMD, dh_TD, x_mid_TMD, moe_site.hyper);
+
+  attention_hyper_.backward_post(ctx, dy_TD, dx_TMD, x_TMD, attention_site.y_TD, attention_site.hyper);
+  attention_.backward(ctx, dh_TD, dy_TD, attention_site.h_TD,
+                      attention_.first(saved_.attention, T, num_entries(attention_, layout)), chosen.selected_TA,
+                      source, layout, rotary);
+  attention_norm_.backward(ctx, dh_TD, dh_TD, attention_site.u_TD, attention_site.rstd_T);
+  attention_hyper_.backward_pre(ctx, dx_TMD, dh_TD, x_TMD, attention_site.hyper);
+}
+
+}  // namespace temper::model

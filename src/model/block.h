@@ -1,0 +1,80 @@
+// One layer of the model (architecture page 2): hyper-connection, norm, attention, hyper-connection, norm, experts.
+//
+//   u = hc(X);  X <- hc_post(X, attention(RMS(u)));   u = hc(X);  X <- hc_post(X, MoE(RMS(u)))
+#pragma once
+
+#include <string>
+
+#include "layers/attention.h"
+#include "layers/hyper_connection.h"
+#include "layers/moe.h"
+
+namespace temper::model {
+
+struct BlockDims {
+  layers::HyperDims hyper;
+  layers::AttentionDims attention;
+  layers::MoeDims moe;
+};
+
+class Block {
+ public:
+  // One of the two sites of a block: what its hyper-connection and its norm leave for backward.
+  struct SiteSaved {
+    layers::HyperConnection::Saved hyper;
+    View u_TD, h_TD, y_TD;  // act: collapsed streams, normed, block output
+    View rstd_T;            // acc
+  };
+  struct Saved {
+    SiteSaved attention_site, moe_site;
+    View x_mid_TMD;  // act: streams between the two sites
+    layers::Attention::Saved attention;
+    layers::Moe::Saved moe;
+  };
+  // Discrete choices, kept apart from Saved: recompute reads them instead of choosing again.
+  struct Choices {
+    View selected_TA, expert_TK;  // i32; selected only in CSA layers
+  };
+
+  // prefix "model.layers.3."
+  Block(const std::string& prefix, BlockDims dims, layers::Dtypes dtypes);
+
+  void collect(layers::ParameterList& list);
+  void declare_saved(Book& book, int64_t max_tokens);
+  void declare_choices(Book& book, int64_t max_tokens);
+  void declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train);
+
+  // xo = block(x). Its choices are written when source is kCompute, read otherwise. xo must not alias x.
+  void forward(layers::Ctx& ctx, View xo_TMD, View x_TMD, layers::ChoiceSource source,
+               const layers::DeviceLayout& layout, const layers::RotaryTable& rotary) const;
+  // In place: dx_TMD (acc) holds dLoss/dxo on entry and dLoss/dx on return. source: kReplay or kGiven.
+  void backward(layers::Ctx& ctx, View dx_TMD, View x_TMD, layers::ChoiceSource source,
+                const layers::DeviceLayout& layout, const layers::RotaryTable& rotary) const;
+
+  Choices choices(int64_t num_tokens) const;
+
+  // The parts, for the decoder.
+  const layers::Attention& attention() const { return attention_; }
+  const Saved& saved() const { return saved_; }
+  void attention_input(layers::Ctx& ctx, View x_TMD) const;   // fills the attention site up to h_TD
+  void attention_output(layers::Ctx& ctx, View x_TMD) const;  // from y_TD to x_mid_TMD
+  void experts(layers::Ctx& ctx, View xo_TMD, View token_T, int64_t num_tokens, layers::ChoiceSource source) const;
+
+ private:
+  void declare_site(Book& book, SiteSaved& site, const layers::HyperConnection& hyper, const std::string& name,
+                    int64_t max_tokens) const;
+  static SiteSaved first(const SiteSaved& site, int64_t T);
+
+  std::string prefix_;
+  BlockDims dims_;
+  layers::Dtypes dtypes_;
+  layers::HyperConnection attention_hyper_, moe_hyper_;
+  layers::RmsNorm attention_norm_, moe_norm_;
+  layers::Attention attention_;
+  layers::Moe moe_;
+  Saved saved_;
+  Choices choices_;
+  View dy_TD_, dh_TD_;  // scratch: act, acc
+};
+
+}  // namespace temper::model

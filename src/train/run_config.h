@@ -1,0 +1,67 @@
+// RUN.toml: everything that describes a run. The keys, their help and their limits stand in run_keys.cc; a key that is
+// not there is refused.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace temper::train {
+
+struct RunConfig {
+  struct Model {
+    std::string path;       // HF directory to start from
+    std::string config;     // or a config.json (or its directory) for a random start
+    std::string tokenizer;  // tokenizer.json or its directory; empty: that of path
+    int64_t seed = 0;       // of the random start
+  } model;
+  struct Data {
+    std::vector<std::string> train, eval;  // files or patterns
+    std::string format = "auto";
+    int64_t max_document = 0;  // tokens; 0: tokens_per_micro_batch
+    std::string over_long = "cut", no_loss = "error";
+  } data;
+  struct Train {
+    std::string objective = "sft", loss_reduction = "token";
+    bool dft = false;
+    std::string precision = "bf16";
+    int64_t tokens_per_micro_batch = 2048, gradient_accumulation = 1;
+    int64_t steps = 0;
+    double epochs = 0, max_seconds = 0;
+    int64_t seed = 0;
+    std::string recompute = "none", indexer = "frozen";
+  } train;
+  struct Optimizer {
+    double lr = 5e-6, min_lr = 5e-7;
+    std::string schedule = "cosine", decay = "cosine";
+    int64_t warmup_steps = -1, warmup_offset = 0, decay_steps = 0;
+    double warmup_ratio = 0.03;
+    std::array<double, 2> betas = {0.9, 0.95};
+    double eps = 1e-8, weight_decay = 0.1, max_grad_norm = 1;
+  } optimizer;
+  struct Output {
+    std::string dir;
+    bool overwrite = false;
+    int64_t save_every = 0, log_every = 1, eval_every = 0;
+  } output;
+  struct Eval {
+    int64_t max_examples = 0, max_new_tokens = 64;
+    double temperature = 0, top_p = 1;
+  } eval;
+};
+
+// Reads a run file and then the overrides "section.key=value", whose values are TOML (a bare word is taken as a
+// string). Throws: kNotFound; kCorrupt with line and column where the file is not TOML; kInvalidArgument for an unknown
+// key (with file, line and the nearest known key), a wrong type (key, found, expected), a value out of range, or keys
+// that contradict each other; kUnsupported for objectives that this build does not have.
+RunConfig load_run_config(const std::string& path, const std::vector<std::string>& overrides);
+
+// The same from text; origin stands for the file in messages.
+RunConfig parse_run_config(const std::string& text, const std::string& origin,
+                           const std::vector<std::string>& overrides);
+
+// Reference of all keys, as `temper train --help-keys` prints it: key, type, default, meaning.
+std::string help_keys();
+
+}  // namespace temper::train

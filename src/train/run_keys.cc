@@ -1,0 +1,127 @@
+#include "train/run_keys.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <limits>
+
+namespace temper::train {
+namespace {
+
+constexpr double kNoLimit = std::numeric_limits<double>::infinity();
+
+template <class... Visitors>
+struct Overloaded : Visitors... {
+  using Visitors::operator()...;
+};
+template <class... Visitors>
+Overloaded(Visitors...) -> Overloaded<Visitors...>;
+
+std::string quoted_list(const std::vector<std::string_view>& words, std::string_view last_joint) {
+  std::string out;
+  for (size_t i = 0; i < words.size(); ++i) {
+    if (i > 0) out += i + 1 == words.size() ? last_joint : ", ";
+    out += fmt::format("\"{}\"", words[i]);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<Key> run_keys(RunConfig& c) {
+  return {
+      {"model.path", &c.model.path, "model directory (Hugging Face) to start from"},
+      {"model.config", &c.model.config, "instead of path: config.json of a model that starts from random weights"},
+      {"model.tokenizer", &c.model.tokenizer, "tokenizer.json or its directory; empty: the one in model.path"},
+      {"model.seed", IntegerField{&c.model.seed, 0}, "seed of the random start"},
+
+      {"data.train", &c.data.train, "training files (JSONL or text); * and ? match names"},
+      {"data.eval", &c.data.eval, "held-out files, for the loss measured by output.eval_every and at the end"},
+      {"data.format", ChoiceField{&c.data.format, {"auto", "messages", "prompt_completion", "text"}},
+       "what a line holds; auto looks at its keys"},
+      {"data.max_document", IntegerField{&c.data.max_document, 0},
+       "longest example in tokens; 0: train.tokens_per_micro_batch"},
+      {"data.over_long", ChoiceField{&c.data.over_long, {"cut", "drop"}}, "what happens to longer examples"},
+      {"data.no_loss", ChoiceField{&c.data.no_loss, {"error", "drop"}},
+       "what happens to examples without a trained token"},
+
+      {"train.objective", &c.train.objective, "pretrain | sft"},
+      {"train.loss_reduction", ChoiceField{&c.train.loss_reduction, {"token", "sample"}},
+       "whether every trained token or every example weighs the same"},
+      {"train.dft", &c.train.dft, "weigh each token's loss by its probability (dynamic fine-tuning)"},
+      {"train.precision", ChoiceField{&c.train.precision, {"fp32", "bf16"}},
+       "bf16: bf16 compute, fp32 accumulation, master weights, moments and gradients"},
+      {"train.tokens_per_micro_batch", IntegerField{&c.train.tokens_per_micro_batch, 1}, "tokens of one packed row"},
+      {"train.gradient_accumulation", IntegerField{&c.train.gradient_accumulation, 1}, "micro-batches per step"},
+      {"train.steps", IntegerField{&c.train.steps, 0}, "optimizer steps; or train.epochs"},
+      {"train.epochs", RealField{&c.train.epochs, 0, kNoLimit}, "passes over the training data; or train.steps"},
+      {"train.max_seconds", RealField{&c.train.max_seconds, 0, kNoLimit},
+       "stop after the step that passes this time, whatever the schedule; 0: no limit"},
+      {"train.seed", IntegerField{&c.train.seed, 0}, "seed of the order of examples"},
+      {"train.recompute", ChoiceField{&c.train.recompute, {"none", "block", "full"}},
+       "what backward rebuilds instead of keeping: more saves memory and costs time"},
+      {"train.indexer", ChoiceField{&c.train.indexer, {"frozen"}}, "the lightning indexer's weights"},
+
+      {"optimizer.lr", RealField{&c.optimizer.lr, 0, kNoLimit}, "highest learning rate"},
+      {"optimizer.min_lr", RealField{&c.optimizer.min_lr, 0, kNoLimit}, "learning rate at the end"},
+      {"optimizer.schedule", ChoiceField{&c.optimizer.schedule, {"constant", "linear", "cosine", "wsd"}},
+       "shape of the learning rate after warm-up"},
+      {"optimizer.decay", ChoiceField{&c.optimizer.decay, {"linear", "cosine", "minus-sqrt", "exponential"}},
+       "shape of wsd's decay"},
+      {"optimizer.decay_steps", IntegerField{&c.optimizer.decay_steps, 0}, "length of wsd's decay"},
+      {"optimizer.warmup_steps", IntegerField{&c.optimizer.warmup_steps, -1}, "length of warm-up; -1: by warmup_ratio"},
+      {"optimizer.warmup_ratio", RealField{&c.optimizer.warmup_ratio, 0, 1}, "warm-up as a share of all steps"},
+      {"optimizer.warmup_offset", IntegerField{&c.optimizer.warmup_offset, 0},
+       "0: the first step's rate is 0, as in Hugging Face and Megatron; 1: it is lr / warmup_steps"},
+      {"optimizer.betas", &c.optimizer.betas, "AdamW: decay of the two moments"},
+      {"optimizer.eps", RealField{&c.optimizer.eps, 0, kNoLimit}, "AdamW: added to the root of the second moment"},
+      {"optimizer.weight_decay", RealField{&c.optimizer.weight_decay, 0, kNoLimit},
+       "decoupled decay of matrices; norms, biases, sinks and position biases have none"},
+      {"optimizer.max_grad_norm", RealField{&c.optimizer.max_grad_norm, 0, kNoLimit},
+       "clips the global gradient norm; 0: no clipping"},
+
+      {"output.dir", &c.output.dir, "directory of metrics.jsonl and model/; must be new or empty"},
+      {"output.overwrite", &c.output.overwrite,
+       "allow a directory that is not empty; files of the same name are replaced"},
+      {"output.save_every", IntegerField{&c.output.save_every, 0}, "steps between saved models; 0: only the last"},
+      {"output.log_every", IntegerField{&c.output.log_every, 1},
+       "steps between lines where the output is not a terminal"},
+      {"output.eval_every", IntegerField{&c.output.eval_every, 0}, "steps between held-out losses; 0: only at the end"},
+
+      {"eval.max_examples", IntegerField{&c.eval.max_examples, 0}, "held-out examples used; 0: all"},
+      {"eval.max_new_tokens", IntegerField{&c.eval.max_new_tokens, 1},
+       "longest answer generated when answers are scored"},
+      {"eval.temperature", RealField{&c.eval.temperature, 0, kNoLimit}, "of generated answers; 0: greedy"},
+      {"eval.top_p", RealField{&c.eval.top_p, 0, 1}, "of generated answers"},
+  };
+}
+
+std::string type_words(const Field& field) {
+  return std::visit(Overloaded{[](std::string*) -> std::string { return "a string"; },
+                               [](bool*) -> std::string { return "true or false"; },
+                               [](const IntegerField& f) { return fmt::format("a whole number >= {}", f.min); },
+                               [](const RealField& f) {
+                                 return f.max < kNoLimit ? fmt::format("a number from {} to {}", f.min, f.max)
+                                                         : fmt::format("a number >= {}", f.min);
+                               },
+                               [](const ChoiceField& f) { return quoted_list(f.choices, " or "); },
+                               [](std::vector<std::string>*) -> std::string { return "a string or a list of strings"; },
+                               [](std::array<double, 2>*) -> std::string { return "two numbers in [0, 1)"; }},
+                    field);
+}
+
+std::string current_value(const Field& field) {
+  return std::visit(
+      Overloaded{[](std::string* value) { return fmt::format("\"{}\"", *value); },
+                 [](bool* value) { return fmt::format("{}", *value); },
+                 [](const IntegerField& f) { return fmt::format("{}", *f.value); },
+                 [](const RealField& f) { return fmt::format("{}", *f.value); },
+                 [](const ChoiceField& f) { return fmt::format("\"{}\"", *f.value); },
+                 [](std::vector<std::string>* value) {
+                   return fmt::format("[{}]", quoted_list({value->begin(), value->end()}, ", "));
+                 },
+                 [](std::array<double, 2>* value) { return fmt::format("[{}, {}]", (*value)[0], (*value)[1]); }},
+      field);
+}
+
+}  // namespace temper::train

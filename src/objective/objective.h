@@ -29,8 +29,8 @@ class Objective {
 
   // Writes g_t = dL/dlogp_t (0 where there is no target) and returns the batch's sums.
   //   logp_T  log p(target); best_T  most likely token; dlogp_T  all with one value per position of the batch.
-  virtual Sums token_weights(const layers::MicroBatch& batch, std::span<const float> logp_T,
-                             std::span<const int32_t> best_T, double z, std::span<float> dlogp_T) const = 0;
+  virtual Sums token_weights(const layers::MicroBatch& batch, std::span<const double> logp_T,
+                             std::span<const int32_t> best_T, double z, std::span<double> dlogp_T) const = 0;
 };
 
 struct ObjectiveOptions {

@@ -29,8 +29,8 @@ double Sft::count(const layers::MicroBatch& batch) const {
   return z;
 }
 
-Sums Sft::token_weights(const layers::MicroBatch& batch, std::span<const float> logp_T, std::span<const int32_t> best_T,
-                        double z, std::span<float> dlogp_T) const {
+Sums Sft::token_weights(const layers::MicroBatch& batch, std::span<const double> logp_T,
+                        std::span<const int32_t> best_T, double z, std::span<double> dlogp_T) const {
   const size_t num_tokens = batch.tokens.size();
   CHECK(logp_T.size() == num_tokens && best_T.size() == num_tokens && dlogp_T.size() == num_tokens, num_tokens);
   CHECK(z > 0, z);
@@ -42,8 +42,8 @@ Sums Sft::token_weights(const layers::MicroBatch& batch, std::span<const float> 
       dlogp_T[t] = 0;
       if (!is_target(batch, t)) continue;
       double weight = scale * batch.weights[t];
-      if (options_.dft) weight *= std::exp(static_cast<double>(logp_T[t]));
-      dlogp_T[t] = static_cast<float>(-weight / z);
+      if (options_.dft) weight *= std::exp(logp_T[t]);
+      dlogp_T[t] = -weight / z;
       sums.loss -= weight * logp_T[t];
       sums.num_targets += 1;
       sums.num_correct += best_T[t] == batch.targets[t];

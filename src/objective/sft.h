@@ -14,8 +14,8 @@ class Sft : public Objective {
  public:
   explicit Sft(ObjectiveOptions options) : options_(options) {}
   double count(const layers::MicroBatch& batch) const override;
-  Sums token_weights(const layers::MicroBatch& batch, std::span<const float> logp_T, std::span<const int32_t> best_T,
-                     double z, std::span<float> dlogp_T) const override;
+  Sums token_weights(const layers::MicroBatch& batch, std::span<const double> logp_T, std::span<const int32_t> best_T,
+                     double z, std::span<double> dlogp_T) const override;
 
  private:
   // What a target of the document [begin, end) is multiplied with: 1, or 1 / number of targets.

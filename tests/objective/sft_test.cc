@@ -20,12 +20,12 @@ layers::MicroBatch two_documents() {
   batch.weights = {1, 1, 1, 0, 0.5, 0};
   return batch;
 }
-const std::vector<float> kLogp = {-1, -2, -3, 0, -4, 0};
+const std::vector<double> kLogp = {-1, -2, -3, 0, -4, 0};
 const std::vector<int32_t> kBest = {2, 9, 4, 0, 6, 0};
 
 // L as a function of the log-probabilities, to difference against token_weights.
-double loss(const Objective& objective, const layers::MicroBatch& batch, const std::vector<float>& logp, double z) {
-  std::vector<float> g(logp.size());
+double loss(const Objective& objective, const layers::MicroBatch& batch, const std::vector<double>& logp, double z) {
+  std::vector<double> g(logp.size());
   return objective.token_weights(batch, logp, kBest, z, g).loss / z;
 }
 
@@ -34,13 +34,13 @@ TEST(SftTest, TokenMean) {
   const auto batch = two_documents();
   const double z = sft.count(batch);
   EXPECT_DOUBLE_EQ(z, 3.5);
-  std::vector<float> g(6, 77.0f);
+  std::vector<double> g(6, 77.0);
   const Sums sums = sft.token_weights(batch, kLogp, kBest, z, g);
   EXPECT_DOUBLE_EQ(sums.loss, 1 + 2 + 3 + 0.5 * 4);
   EXPECT_EQ(sums.num_targets, 4);
   EXPECT_EQ(sums.num_correct, 3);
   const std::vector<double> want = {-1 / 3.5, -1 / 3.5, -1 / 3.5, 0, -0.5 / 3.5, 0};
-  for (int t = 0; t < 6; ++t) EXPECT_FLOAT_EQ(g[t], want[t]) << t;
+  for (int t = 0; t < 6; ++t) EXPECT_DOUBLE_EQ(g[t], want[t]) << t;
 }
 
 TEST(SftTest, SampleMeanGivesEveryDocumentItsWeight) {
@@ -56,12 +56,12 @@ TEST(SftTest, WeightsAreTheDerivativeOfTheLoss) {
     const Sft sft({.reduction = reduction});
     const auto batch = two_documents();
     const double z = 2 * sft.count(batch);  // another micro-batch holds the other half
-    std::vector<float> g(6);
+    std::vector<double> g(6);
     sft.token_weights(batch, kLogp, kBest, z, g);
     for (int t = 0; t < 6; ++t) {
       auto up = kLogp, down = kLogp;
-      up[t] += 0.25f, down[t] -= 0.25f;
-      EXPECT_NEAR(g[t], (loss(sft, batch, up, z) - loss(sft, batch, down, z)) / 0.5, 1e-7) << t;
+      up[t] += 0.25, down[t] -= 0.25;
+      EXPECT_NEAR(g[t], (loss(sft, batch, up, z) - loss(sft, batch, down, z)) / 0.5, 1e-12) << t;
     }
   }
 }
@@ -69,10 +69,10 @@ TEST(SftTest, WeightsAreTheDerivativeOfTheLoss) {
 TEST(SftTest, DftWeighsByProbability) {
   const Sft sft({.dft = true});
   const auto batch = two_documents();
-  std::vector<float> g(6);
+  std::vector<double> g(6);
   const Sums sums = sft.token_weights(batch, kLogp, kBest, 3.5, g);
   EXPECT_NEAR(sums.loss, std::exp(-1) + 2 * std::exp(-2) + 3 * std::exp(-3) + 0.5 * 4 * std::exp(-4), 1e-12);
-  EXPECT_FLOAT_EQ(g[1], -std::exp(-2) / 3.5);  // p is a constant of the derivative
+  EXPECT_DOUBLE_EQ(g[1], -std::exp(-2) / 3.5);  // p is a constant of the derivative
 }
 
 TEST(SftTest, BatchWithoutTargetsContributesNothing) {
@@ -81,9 +81,9 @@ TEST(SftTest, BatchWithoutTargetsContributesNothing) {
   for (Reduction reduction : {Reduction::kToken, Reduction::kSample}) {
     const Sft sft({.reduction = reduction});
     EXPECT_EQ(sft.count(batch), 0);
-    std::vector<float> g = {5, 5};
-    EXPECT_EQ(sft.token_weights(batch, std::vector<float>(2), std::vector<int32_t>(2), 1, g).loss, 0);
-    EXPECT_EQ(g, (std::vector<float>{0, 0}));
+    std::vector<double> g = {5, 5};
+    EXPECT_EQ(sft.token_weights(batch, std::vector<double>(2), std::vector<int32_t>(2), 1, g).loss, 0);
+    EXPECT_EQ(g, (std::vector<double>{0, 0}));
   }
 }
 

@@ -1,0 +1,112 @@
+#include "train/step.h"
+
+#include <cmath>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace temper::train {
+
+using parallel::Action;
+
+double count_denominator(const objective::Objective& objective, std::span<const layers::MicroBatch> batches) {
+  double z = 0;
+  for (const layers::MicroBatch& batch : batches) z += objective.count(batch);
+  return z;
+}
+
+StepResult Step::run(std::span<const layers::MicroBatch> batches, double learning_rate) {
+  batches_ = batches;
+  result_ = {};
+  result_.learning_rate = learning_rate;
+  sums_ = {};
+  instructions_ = parallel::one_rank_step(static_cast<int64_t>(batches.size()));
+  position_ = instructions_.size();
+  z_ = count_denominator(parts_.objective, batches);
+  if (!(z_ > 0)) {
+    fail(ErrorCode::kInvalidArgument,
+         "the step has no trained token: the loss weights of its {} micro-batches sum to {}; check the loss mask of "
+         "the data",
+         batches.size(), z_);
+  }
+  parts_.model.zero_gradients(parts_.ctx);
+  parallel::run(instructions_, *this, position_);
+  result_.loss = sums_.loss / z_;
+  result_.num_targets = static_cast<int64_t>(sums_.num_targets);
+  result_.mean_token_accuracy = sums_.num_correct / sums_.num_targets;
+  return result_;
+}
+
+std::string Step::position() const {
+  return position_ < instructions_.size() ? parallel::describe(instructions_[position_]) : "counting the loss weights";
+}
+
+void Step::execute(const parallel::Instruction& instruction) {
+  const double start = now_seconds();
+  switch (instruction.action) {
+    case Action::kForward:
+      forward(batches_[instruction.micro_batch]);
+      break;
+    case Action::kLoss:
+      loss(batches_[instruction.micro_batch]);
+      break;
+    case Action::kBackward:
+      parts_.model.backward(parts_.ctx, dlogp_T_);
+      break;
+    case Action::kReduce:
+      reduce();
+      break;
+    case Action::kUpdate:
+      parts_.adamw.step(parts_.ctx, parts_.model.parameters(), result_.learning_rate,
+                        optim::clip_factor(result_.norms.global, parts_.max_grad_norm));
+      break;
+  }
+  parts_.ctx.device.stream_sync(parts_.ctx.stream);  // so that the split of time is true
+  const double seconds = now_seconds() - start;
+  switch (instruction.action) {
+    case Action::kForward:
+    case Action::kLoss:
+      result_.forward_seconds += seconds;
+      break;
+    case Action::kBackward:
+      result_.backward_seconds += seconds;
+      break;
+    case Action::kReduce:
+    case Action::kUpdate:
+      result_.optimizer_seconds += seconds;
+      break;
+  }
+}
+
+void Step::forward(const layers::MicroBatch& batch) {
+  parts_.model.forward(parts_.ctx, batch);
+  result_.num_tokens += static_cast<int64_t>(batch.tokens.size());
+}
+
+void Step::loss(const layers::MicroBatch& batch) {
+  const model::TokenResults results = parts_.model.logprobs(parts_.ctx);
+  dlogp_T_.resize(batch.tokens.size());
+  const auto sums = parts_.objective.token_weights(batch, results.logp_T, results.best_T, z_, dlogp_T_);
+  if (!std::isfinite(sums.loss)) {
+    fail(ErrorCode::kInvalidArgument,
+         "the loss is {}; the weights were not updated. Lower optimizer.lr or lengthen the warm-up, and check the data",
+         sums.loss);
+  }
+  sums_.loss += sums.loss;
+  sums_.num_targets += sums.num_targets;
+  sums_.num_correct += sums.num_correct;
+  const model::Config& config = parts_.model.config();
+  const auto layout = layers::make_layout(batch.cu_seqlens, config.sliding_window, config.compress_rates());
+  result_.model_flops += parts_.model.train_flops(layout, static_cast<int64_t>(sums.num_targets));
+}
+
+void Step::reduce() {
+  result_.norms = parts_.norm_meter.measure(parts_.ctx);
+  if (!result_.norms.first_nonfinite.empty()) {
+    fail(ErrorCode::kInvalidArgument,
+         "the gradient of {} is not finite; the weights were not updated. Lower optimizer.lr or lengthen the warm-up",
+         result_.norms.first_nonfinite);
+  }
+}
+
+}  // namespace temper::train

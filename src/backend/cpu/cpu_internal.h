@@ -9,7 +9,7 @@
 namespace temper::backend {
 
 // Each overrides entries of a table that starts as the scalar reference with fast kernels for f32 and bf16 operands.
-void register_products(OpTable& ops);   // products.cc: matmul, grouped_matmul, grouped_matmul_dw
+void register_products(OpTable& ops);   // products*.cc: matmul, grouped_matmul, grouped_matmul_dw
 void register_rows(OpTable& ops);       // rows*.cc: movement, norms, rotation, gates, embedding, loss, optimizer
 void register_hyper(OpTable& ops);      // hyper*.cc: hc_*
 void register_attention(OpTable& ops);  // attention*.cc: compress_*, index_topk, attention_*
@@ -17,10 +17,5 @@ void register_moe(OpTable& ops);        // moe*.cc: router_*, dispatch_plan, com
 
 // The CPU as a device (device.cc): host memory, work done on return.
 DeviceTable cpu_device();
-
-// The widest instruction set of this machine for which kernels are written; chosen once, at run time.
-enum class Isa : uint8_t { kBase, kAvx2, kAvx512, kAvx512Bf16 };
-Isa best_isa();
-const char* isa_name(Isa isa);
 
 }  // namespace temper::backend

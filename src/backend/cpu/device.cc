@@ -10,6 +10,7 @@
 #include <string>
 
 #include "backend/cpu/cpu_internal.h"
+#include "backend/cpu/isa.h"
 #include "base/error.h"
 #include "base/thread.h"
 
@@ -83,30 +84,6 @@ void copy_to_host(Stream*, void* to, View from) {
 }
 
 }  // namespace
-
-Isa best_isa() {
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
-    return __builtin_cpu_supports("avx512bf16") ? Isa::kAvx512Bf16 : Isa::kAvx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::kAvx2;
-#endif
-  return Isa::kBase;
-}
-
-const char* isa_name(Isa isa) {
-  switch (isa) {
-    case Isa::kBase:
-      return "baseline";
-    case Isa::kAvx2:
-      return "avx2";
-    case Isa::kAvx512:
-      return "avx512";
-    case Isa::kAvx512Bf16:
-      return "avx512-bf16";
-  }
-  return "baseline";
-}
 
 DeviceTable cpu_device() {
   return {info, alloc, free_block, stream_create, stream_destroy, stream_sync, copy_to_device, copy_to_host};

@@ -1,7 +1,239 @@
+// Products: normalises operands, cuts c between the threads, and calls the packed kernel of this machine. f64 operands
+// go to the scalar reference.
+#include "backend/cpu/products.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+
 #include "backend/cpu/cpu_internal.h"
+#include "backend/cpu/isa.h"
+#include "backend/registry.h"
+#include "base/thread.h"
 
 namespace temper::backend {
+namespace {
 
-void register_products(OpTable&) {}
+// A fork costs about as much as this many floating-point operations of one thread.
+constexpr double kForkFlops = 0.5e6;
+
+ProductKernels chosen_kernels() {
+  switch (best_isa()) {
+#if defined(__x86_64__)
+    case Isa::kAvx512Bf16:
+      return product_kernels_avx512bf16();
+    case Isa::kAvx512:
+      return product_kernels_avx512();
+    case Isa::kAvx2:
+      return product_kernels_avx2();
+#endif
+    default:
+      return product_kernels_base();
+  }
+}
+
+const ProductKernels& kernels() {
+  static const ProductKernels chosen = chosen_kernels();
+  return chosen;
+}
+
+// One matrix of an operand of rank 2, or matrix `batch` of one of rank 3.
+struct Matrix {
+  char* data;
+  int64_t rows, cols, row_stride, col_stride;
+
+  Matrix(const View& view, int64_t batch) {
+    const int r = view.rank();
+    data = static_cast<char*>(view.raw()) + (r == 3 ? batch * view.strides[0] * dtype_bytes(view.dtype) : 0);
+    rows = view.dim(r - 2), cols = view.dim(r - 1);
+    row_stride = view.strides[r - 2], col_stride = view.strides[r - 1];
+    // The stride of a dim of size 1 means nothing: make it the unit stride that the kernels look for.
+    if (cols == 1 && row_stride != 1) col_stride = 1;
+    if (rows == 1 && col_stride != 1) row_stride = 1;
+    CHECK(row_stride == 1 || col_stride == 1, row_stride, col_stride);
+  }
+  void transpose() { std::swap(rows, cols), std::swap(row_stride, col_stride); }
+};
+
+// c = a b (+ c) restricted to rows [row, row_end) and columns [col, col_end) of c.
+struct Product {
+  Matrix c, a, b;
+  DType c_dtype, dtype;
+  bool accumulate;
+
+  Product(const View& c_view, const View& a_view, const View& b_view, bool accumulate, int64_t batch = 0)
+      : c(c_view, batch),
+        a(a_view, batch),
+        b(b_view, batch),
+        c_dtype(c_view.dtype),
+        dtype(a_view.dtype),
+        accumulate(accumulate) {
+    CHECK(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, a.rows, a.cols, b.rows, b.cols, c.rows, c.cols);
+    if (c.col_stride != 1) {  // c^T = b^T a^T
+      c.transpose(), a.transpose(), b.transpose();
+      std::swap(a, b);
+    }
+  }
+
+  void run(int64_t row, int64_t row_end, int64_t col, int64_t col_end) const {
+    if (row >= row_end || col >= col_end) return;
+    const int64_t bytes = dtype_bytes(dtype);
+    const ProductBlock block{row_end - row,
+                             col_end - col,
+                             a.cols,
+                             a.data + row * a.row_stride * bytes,
+                             a.row_stride,
+                             a.col_stride,
+                             b.data + col * b.col_stride * bytes,
+                             b.row_stride,
+                             b.col_stride,
+                             c.data + (row * c.row_stride + col) * dtype_bytes(c_dtype),
+                             c.row_stride,
+                             c_dtype == DType::kBF16,
+                             accumulate};
+    (dtype == DType::kBF16 ? kernels().bf16 : kernels().f32)(block);
+  }
+};
+
+// A grid of parts over c, cut at multiples of the register tile.
+struct Grid {
+  int64_t rows, cols;  // of c
+  int64_t parts_m = 1, parts_n = 1;
+
+  int64_t parts() const { return parts_m * parts_n; }
+  void run(const Product& product, int64_t part) const {
+    const int64_t i = part / parts_n, j = part % parts_n;
+    product.run(cut(rows, kernels().tile_rows, i, parts_m), cut(rows, kernels().tile_rows, i + 1, parts_m),
+                cut(cols, kernels().tile_cols, j, parts_n), cut(cols, kernels().tile_cols, j + 1, parts_n));
+  }
+  static int64_t cut(int64_t size, int64_t tile, int64_t i, int64_t parts) {
+    return std::min(size, (size + tile - 1) / tile * i / parts * tile);
+  }
+};
+
+// The grid of at most `threads` parts with the least time of its largest part: multiplication takes rows * cols, and
+// packing, of which every part does its own, about as long as eight more rows and columns.
+Grid choose_grid(int64_t rows, int64_t cols, int64_t depth, int threads) {
+  Grid best{rows, cols};
+  const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(depth);
+  threads = static_cast<int>(std::min<double>(threads, flops / kForkFlops));
+  double best_cost = 0;
+  for (int64_t parts_n = 1; parts_n <= std::max(threads, 1); ++parts_n) {
+    const int64_t parts_m = std::max<int64_t>(threads / parts_n, 1);
+    const auto largest = [](int64_t size, int64_t tile, int64_t parts) {
+      const int64_t tiles = (size + tile - 1) / tile;
+      return static_cast<double>((tiles + parts - 1) / parts * tile);
+    };
+    const double cost =
+        (largest(rows, kernels().tile_rows, parts_m) + 8) * (largest(cols, kernels().tile_cols, parts_n) + 8);
+    if (parts_n == 1 || cost < best_cost) {
+      best_cost = cost;
+      best.parts_m = parts_m, best.parts_n = parts_n;
+    }
+  }
+  return best;
+}
+
+bool is_fast(const View& c, const View& a, const View& b) {
+  const auto known = [](const View& view) { return view.dtype == DType::kF32 || view.dtype == DType::kBF16; };
+  return known(c) && known(a) && a.dtype == b.dtype;
+}
+
+void matmul(Stream* stream, InOut c_MN, In a_MK, In b_KN, double beta) {
+  if (!is_fast(c_MN, a_MK, b_KN)) return cpu_reference().ops.matmul(stream, c_MN, a_MK, b_KN, beta);
+  CHECK(beta == 0 || beta == 1, beta);
+  const int rank = c_MN.rank();
+  CHECK((rank == 2 || rank == 3) && a_MK.rank() == rank && b_KN.rank() == rank, rank, a_MK.rank(), b_KN.rank());
+  const int64_t batches = rank == 3 ? c_MN.dim(0) : 1;
+  if (rank == 3) CHECK(a_MK.dim(0) == batches && b_KN.dim(0) == batches, batches, a_MK.dim(0), b_KN.dim(0));
+  if (c_MN.size() == 0) return;
+  const Product first(c_MN, a_MK, b_KN, beta == 1);
+  // Whole matrices to each thread where there are enough, else parts of them.
+  const int64_t threads_each = batches >= num_threads() ? 1 : num_threads() / batches;
+  const Grid grid = choose_grid(first.c.rows, first.c.cols, first.a.cols, static_cast<int>(threads_each));
+  const double part_flops = 2.0 * static_cast<double>(c_MN.size()) * static_cast<double>(first.a.cols) /
+                            static_cast<double>(batches * grid.parts());
+  const auto grain = static_cast<int64_t>(kForkFlops / std::max(part_flops, 1.0)) + 1;
+  parallel_for(batches * grid.parts(), grain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      grid.run(Product(c_MN, a_MK, b_KN, beta == 1, i / grid.parts()), i % grid.parts());
+    }
+  });
+}
+
+// Row offsets of the experts, checked against the rows that there are.
+const int32_t* checked_offsets(const View& offset_E1, int64_t num_experts, int64_t num_rows) {
+  CHECK(offset_E1.size() == num_experts + 1 && offset_E1.contiguous(), offset_E1.to_string(), num_experts);
+  const int32_t* offset = offset_E1.data<int32_t>();
+  CHECK(offset[0] >= 0 && offset[num_experts] <= num_rows, offset[0], offset[num_experts], num_rows);
+  for (int64_t e = 0; e < num_experts; ++e) CHECK(offset[e] <= offset[e + 1], e, offset[e], offset[e + 1]);
+  return offset;
+}
+
+void grouped_matmul(Stream* stream, Out c_RN, In a_RK, In b_EKN, In offset_E1) {
+  if (!is_fast(c_RN, a_RK, b_EKN)) return cpu_reference().ops.grouped_matmul(stream, c_RN, a_RK, b_EKN, offset_E1);
+  const int64_t num_experts = b_EKN.dim(0), cols = c_RN.dim(1);
+  const int32_t* offset = checked_offsets(offset_E1, num_experts, a_RK.dim(0));
+  const int64_t first = offset[0], rows = offset[num_experts] - first;
+  const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(a_RK.dim(1));
+  const auto parts = static_cast<int64_t>(std::clamp<double>(flops / kForkFlops, 1, num_threads()));
+  // Cut the rows, where each thread has some tiles of them: equal work however unequal the experts. Else the columns.
+  const bool by_rows = rows / parts >= 4 * kernels().tile_rows;
+  parallel_for(parts, 1, [&](int64_t part, int64_t, int) {
+    const int64_t row = by_rows ? first + rows * part / parts : first;
+    const int64_t row_end = by_rows ? first + rows * (part + 1) / parts : first + rows;
+    const int64_t col = by_rows ? 0 : Grid::cut(cols, kernels().tile_cols, part, parts);
+    const int64_t col_end = by_rows ? cols : Grid::cut(cols, kernels().tile_cols, part + 1, parts);
+    for (int64_t e = 0; e < num_experts; ++e) {
+      const int64_t begin = std::max<int64_t>(row, offset[e]), end = std::min<int64_t>(row_end, offset[e + 1]);
+      if (begin >= end) continue;
+      View b_KN(b_EKN.base, b_EKN.dtype, {b_EKN.dim(1), b_EKN.dim(2)}, b_EKN.offset + e * b_EKN.strides[0]);
+      b_KN.strides = {b_EKN.strides[1], b_EKN.strides[2]};
+      Product(c_RN.rows(begin, end), a_RK.rows(begin, end), b_KN, false).run(0, end - begin, col, col_end);
+    }
+  });
+}
+
+void grouped_matmul_dw(Stream* stream, InOut dw_ENK, In dy_RN, In x_RK, In offset_E1) {
+  if (!is_fast(dw_ENK, dy_RN, x_RK)) {
+    return cpu_reference().ops.grouped_matmul_dw(stream, dw_ENK, dy_RN, x_RK, offset_E1);
+  }
+  const int64_t num_experts = dw_ENK.dim(0);
+  const int32_t* offset = checked_offsets(offset_E1, num_experts, x_RK.dim(0));
+  // Every expert's dw is cut alike, so that the threads' work is equal however unequal the experts.
+  const Grid grid = choose_grid(dw_ENK.dim(1), dw_ENK.dim(2), offset[num_experts] - offset[0], num_threads());
+  parallel_for(grid.parts(), 1, [&](int64_t part, int64_t, int) {
+    for (int64_t e = 0; e < num_experts; ++e) {
+      if (offset[e] == offset[e + 1]) continue;
+      View dw_NK(dw_ENK.base, dw_ENK.dtype, {dw_ENK.dim(1), dw_ENK.dim(2)}, dw_ENK.offset + e * dw_ENK.strides[0]);
+      dw_NK.strides = {dw_ENK.strides[1], dw_ENK.strides[2]};
+      grid.run(Product(dw_NK, dy_RN.rows(offset[e], offset[e + 1]).t(), x_RK.rows(offset[e], offset[e + 1]), true),
+               part);
+    }
+  });
+}
+
+}  // namespace
+
+void* product_scratch(int64_t num_bytes) {
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  thread_local std::unique_ptr<void, Free> memory;
+  thread_local int64_t size = 0;
+  if (num_bytes > size) {
+    size = (num_bytes + 4095) / 4096 * 4096;
+    memory.reset();
+    memory.reset(std::aligned_alloc(4096, static_cast<size_t>(size)));
+    CHECK(memory != nullptr, size);
+  }
+  return memory.get();
+}
+
+void register_products(OpTable& ops) {
+  ops.matmul = matmul;
+  ops.grouped_matmul = grouped_matmul;
+  ops.grouped_matmul_dw = grouped_matmul_dw;
+}
 
 }  // namespace temper::backend

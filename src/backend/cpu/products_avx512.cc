@@ -1,0 +1,19 @@
+// Products with 512-bit vectors; bf16 operands are widened while packing.
+#include "backend/cpu/products.h"
+
+#if defined(__x86_64__)
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512")
+
+namespace {
+constexpr int kLanes = 16;
+constexpr int kTileRows = 12;
+}  // namespace
+#define TEMPER_BF16_PAIRS 0
+#include "backend/cpu/products_kernel.h"
+
+namespace temper::backend {
+
+ProductKernels product_kernels_avx512() { return {product<F32>, product<WidenedBf16>, kTileRows, kTileCols}; }
+
+}  // namespace temper::backend
+#endif  // x86-64

@@ -1,0 +1,15 @@
+// Products for any CPU: 128-bit vectors, bf16 operands widened while packing.
+#include "backend/cpu/products.h"
+
+namespace {
+constexpr int kLanes = 4;
+constexpr int kTileRows = 6;
+}  // namespace
+#define TEMPER_BF16_PAIRS 0
+#include "backend/cpu/products_kernel.h"
+
+namespace temper::backend {
+
+ProductKernels product_kernels_base() { return {product<F32>, product<WidenedBf16>, kTileRows, kTileCols}; }
+
+}  // namespace temper::backend

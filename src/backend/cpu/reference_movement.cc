@@ -45,6 +45,17 @@ void gather_rows(Out y_RD, In x_TD, In index_R) {
 }
 
 template <class A>
+void scatter_rows(InOut y_TD, In x_RD, In index_R) {
+  const int64_t R = index_R.size(), T = y_TD.dim(0), D = y_TD.dim(1);
+  const auto index = load<int64_t>(index_R, {R});
+  expect_shape(x_RD, {R, D});
+  for (int64_t r = 0; r < R; ++r) {
+    CHECK(index(r) >= -1 && index(r) < T, index(r), T);
+    if (index(r) >= 0) copy<A>(y_TD.rows(index(r), index(r) + 1), x_RD.rows(r, r + 1));
+  }
+}
+
+template <class A>
 void scatter_add_rows(InOut y_TD, In x_RD, In index_R) {
   const int64_t R = index_R.size(), T = y_TD.dim(0), D = y_TD.dim(1);
   const auto x = load<A>(x_RD, {R, D});
@@ -67,6 +78,7 @@ void register_reference_movement(OpTable& ops) {
   TEMPER_REFERENCE(ops, copy);
   TEMPER_REFERENCE(ops, add);
   TEMPER_REFERENCE(ops, gather_rows);
+  TEMPER_REFERENCE(ops, scatter_rows);
   TEMPER_REFERENCE(ops, scatter_add_rows);
 }
 

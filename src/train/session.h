@@ -1,0 +1,41 @@
+// A model with its memory on a device: what training, verification, scoring and generation start from.
+#pragma once
+
+#include <memory>
+
+#include "backend/registry.h"
+#include "layers/ctx.h"
+#include "model/model.h"
+#include "optim/clip.h"
+#include "tensor/book.h"
+
+namespace temper::train {
+
+// fp32 and bf16 run on the fast CPU backend, fp64 on the scalar reference.
+const backend::Backend& backend_for(layers::Precision precision);
+
+class Session {
+ public:
+  // Declares everything, refuses (kOutOfMemory, with the Book's table) what does not fit into the device's free memory,
+  // then allocates and fills the constant tables. Weights are undefined until they are loaded or initialised.
+  // options.num_threads is set from the device. The backend must outlive the Session.
+  Session(const backend::Backend& backend, model::Config config, model::ModelOptions options);
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+  ~Session();
+
+  layers::Ctx& ctx() { return ctx_; }
+  model::Model& model() { return model_; }
+  optim::NormMeter& norm_meter() { return norm_meter_; }  // its memory is there only when options.train
+  const Book& book() const { return book_; }
+  int64_t allocated_bytes() const { return arena_->allocated_bytes(); }
+
+ private:
+  layers::Ctx ctx_;
+  model::Model model_;
+  optim::NormMeter norm_meter_;
+  Book book_;
+  std::unique_ptr<backend::Arena> arena_;
+};
+
+}  // namespace temper::train

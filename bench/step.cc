@@ -165,7 +165,8 @@ Result time_steps(Bench& bench, layers::Ctx& ctx, int repeats) {
     seconds.push_back(now_seconds() - start);
   }
   std::nth_element(seconds.begin(), seconds.begin() + repeats / 2, seconds.end());
-  return {seconds[repeats / 2], bench.flops(), 0, bench.num_parameters(), bench.planned_bytes(), train::peak_resident_bytes()};
+  return {seconds[repeats / 2],   bench.flops(),         0,
+          bench.num_parameters(), bench.planned_bytes(), train::peak_resident_bytes()};
 }
 
 // Time, share and rate of every op that took at least a hundredth of the step, longest first.

@@ -1,0 +1,184 @@
+#include <cmath>
+
+#include "backend/op_case.h"
+#include "backend/packed_rows.h"
+
+namespace temper::backend::test {
+namespace {
+
+using Lengths = std::vector<int64_t>;
+
+void add_compress(std::vector<OpCase>& cases, const Lengths& lengths, int64_t rate, int64_t H, bool overlap,
+                  Kind grad) {
+  const PackedRows rows = pack_rows(lengths, 8, rate);
+  const int64_t T = rows.T(), C = rows.C(), Z = overlap ? 2 * H : H;
+  const std::string label = fmt::format("{} tokens, rate {}, H {}{}", T, rate, H, overlap ? ", overlapping" : "");
+  {
+    OpCase c(OpId::compress_forward, label);
+    const int out = c.out("v", Kind::kAct, {C, H}), z = c.in("z", Kind::kAcc, {T, Z}, 1),
+              g = c.in("g", Kind::kAcc, {T, Z}, 2);
+    const int ape = c.in("ape", Kind::kAcc, {rate, Z}, 1), row = c.in("row", Kind::kI32, {C}, rows.row_C);
+    const int prev = c.in("prev_row", Kind::kI32, {C}, rows.prev_row_C);
+    c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
+      ops.compress_forward(s, v[out], v[z], v[g], v[ape], {v[row], overlap ? v[prev] : View(), rate});
+    };
+    cases.push_back(c);
+  }
+  OpCase c(OpId::compress_backward, label);
+  const int dz = c.out("dz", grad, {T, Z}), dg = c.out("dg", grad, {T, Z}),
+            dape = c.inout("dape", Kind::kAcc, {rate, Z}, 1);
+  const int dv = c.in("dv", Kind::kAcc, {C, H}, 1), z = c.in("z", Kind::kAcc, {T, Z}, 1),
+            g = c.in("g", Kind::kAcc, {T, Z}, 2);
+  const int ape = c.in("ape", Kind::kAcc, {rate, Z}, 1), row = c.in("row", Kind::kI32, {C}, rows.row_C);
+  const int prev = c.in("prev_row", Kind::kI32, {C}, rows.prev_row_C);
+  c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
+    ops.compress_backward(s, v[dz], v[dg], v[dape], v[dv], v[z], v[g], v[ape],
+                          {v[row], overlap ? v[prev] : View(), rate});
+  };
+  cases.push_back(c);
+}
+
+// With `ties` all values are small integers: scores are exact in every dtype, many are equal, the lower index must win.
+void add_index(std::vector<OpCase>& cases, const Lengths& lengths, int64_t rate, int64_t I, int64_t P, int64_t A,
+               bool ties) {
+  const PackedRows rows = pack_rows(lengths, 8, rate);
+  const int64_t T = rows.T(), C = rows.C();
+  OpCase c(OpId::index_topk,
+           fmt::format("{} tokens, {} entries, {} x {}, best {}{}", T, C, I, P, A, ties ? ", ties" : ""));
+  const auto values = [&](Kind kind, int64_t count) {
+    auto out = c.draw(kind, count, 1);
+    if (ties)
+      for (double& value : out) value = std::round(value);
+    return out;
+  };
+  const int selected = c.out("selected", Kind::kI32, {T, A}),
+            q = c.in("q", Kind::kAct, {T, I, P}, values(Kind::kAct, T * I * P));
+  const int k = c.in("k", Kind::kAct, {C, P}, values(Kind::kAct, C * P)),
+            w = c.in("w", Kind::kAcc, {T, I}, values(Kind::kAcc, T * I));
+  const int begin = c.in("entry_begin", Kind::kI32, {T}, rows.entry_begin_T),
+            count = c.in("entry_count", Kind::kI32, {T}, rows.entry_count_T);
+  c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
+    ops.index_topk(s, v[selected], v[q], v[k], v[w], v[begin], v[count], 0.125);
+  };
+  cases.push_back(c);
+}
+
+enum class Entries { kNone, kAll, kSelected };
+
+// `most` of the visible entries of each query, ascending, then -1; queries in turn choose all they can, some, and none.
+std::vector<double> choose(OpCase& c, const PackedRows& rows, int64_t most) {
+  std::vector<double> out;
+  for (int64_t t = 0; t < rows.T(); ++t) {
+    std::vector<double> chosen;
+    for (double e = 0; e < rows.entry_count_T[static_cast<size_t>(t)]; ++e)
+      if (t % 4 != 3 && (t % 4 == 0 || c.uniform() < 0.6) && static_cast<int64_t>(chosen.size()) < most)
+        chosen.push_back(e);
+    chosen.resize(static_cast<size_t>(most), -1);
+    out.insert(out.end(), chosen.begin(), chosen.end());
+  }
+  return out;
+}
+
+struct AttentionCase {
+  Lengths lengths;
+  int64_t window, rate, N, H, most;
+  Entries entries;
+  const char* name() const {
+    return entries == Entries::kNone ? "window only" : entries == Entries::kAll ? "all entries" : "selected";
+  }
+};
+
+// Operands that forward and backward share.
+struct Shared {
+  int q, c, k = -1, sink, key_begin, key_end, entry_begin = -1, entry_count = -1, selected = -1;
+  KeyRanges ranges(const Views& v) const {
+    const auto optional = [&](int i) { return i < 0 ? View() : v[static_cast<size_t>(i)]; };
+    return {v[static_cast<size_t>(key_begin)],
+            v[static_cast<size_t>(key_end)],
+            optional(entry_begin),
+            optional(entry_count),
+            optional(selected),
+            0};
+  }
+  View keys(const Views& v) const { return k < 0 ? View() : v[static_cast<size_t>(k)]; }
+};
+
+Shared add_shared(OpCase& c, const AttentionCase& a, const PackedRows& rows) {
+  const int64_t T = rows.T();
+  Shared s;
+  s.q = c.in("q", Kind::kAct, {T, a.N, a.H}, 1.5);
+  s.c = c.in("c", Kind::kAct, {T, a.H}, 1);
+  s.sink = c.in("sink", Kind::kAcc, {a.N}, 1);
+  s.key_begin = c.in("key_begin", Kind::kI32, {T}, rows.key_begin_T);
+  s.key_end = c.in("key_end", Kind::kI32, {T}, rows.key_end_T);
+  if (a.entries == Entries::kNone) return s;
+  s.k = c.in("k", Kind::kAct, {rows.C(), a.H}, 1);
+  s.entry_begin = c.in("entry_begin", Kind::kI32, {T}, rows.entry_begin_T);
+  s.entry_count = c.in("entry_count", Kind::kI32, {T}, rows.entry_count_T);
+  if (a.entries == Entries::kSelected) s.selected = c.in("selected", Kind::kI32, {T, a.most}, choose(c, rows, a.most));
+  return s;
+}
+
+void add_attention(std::vector<OpCase>& cases, const AttentionCase& a) {
+  const PackedRows rows = pack_rows(a.lengths, a.window, a.rate);
+  const int64_t T = rows.T(), C = a.entries == Entries::kNone ? 0 : rows.C();
+  const double scale = 1 / std::sqrt(static_cast<double>(a.H));
+  const std::string label = fmt::format("{} x {} x {}, window {}, {} entries, {}", T, a.N, a.H, a.window, C, a.name());
+
+  OpCase f(OpId::attention_forward, label);
+  const int f_o = f.out("o", Kind::kAct, {T, a.N, a.H}), f_lse = f.out("lse", Kind::kAcc, {T, a.N});
+  const Shared fs = add_shared(f, a, rows);
+  f.call = [=](const OpTable& ops, Stream* s, const Views& v) {
+    ops.attention_forward(s, v[f_o], v[f_lse], v[fs.q], v[fs.c], fs.keys(v), v[fs.sink], fs.ranges(v), scale);
+  };
+  cases.push_back(f);
+
+  // o and lse of the very operands of the backward case, rounded as a forward would have stored them.
+  OpCase b(OpId::attention_backward, label);
+  const Shared bs = add_shared(b, a, rows);
+  OpCase own_forward = b;
+  own_forward.op = OpId::attention_forward;
+  const int o_out = own_forward.out("o", Kind::kAct, {T, a.N, a.H}),
+            lse_out = own_forward.out("lse", Kind::kAcc, {T, a.N});
+  own_forward.call = [=](const OpTable& ops, Stream* s, const Views& v) {
+    ops.attention_forward(s, v[o_out], v[lse_out], v[bs.q], v[bs.c], bs.keys(v), v[bs.sink], bs.ranges(v), scale);
+  };
+  auto forward = run_case(own_forward, cpu_reference(), Precision::kFp64);
+  for (double& x : forward[static_cast<size_t>(o_out)]) x = static_cast<float>(bf16(x));
+  for (double& x : forward[static_cast<size_t>(lse_out)]) x = static_cast<float>(x);
+  const int o = b.in("o", Kind::kAct, {T, a.N, a.H}, forward[static_cast<size_t>(o_out)]);
+  const int lse = b.in("lse", Kind::kAcc, {T, a.N}, forward[static_cast<size_t>(lse_out)]);
+  const int dout = b.in("do", Kind::kAct, {T, a.N, a.H}, 1), dq = b.out("dq", Kind::kAct, {T, a.N, a.H});
+  const int dc = b.out("dc", Kind::kAcc, {T, a.H}), dk = C ? b.out("dk", Kind::kAcc, {C, a.H}) : -1;
+  const int dsink = b.inout("dsink", Kind::kAcc, {a.N}, 1);
+  const int workspace = b.scratch("workspace", Kind::kAcc, {cpu().device.info().num_threads, T + C, a.H});
+  b.call = [=](const OpTable& ops, Stream* s, const Views& v) {
+    ops.attention_backward(s, v[dq], v[dc], dk < 0 ? View() : v[static_cast<size_t>(dk)], v[dsink], v[dout], v[o],
+                           v[lse], v[bs.q], v[bs.c], bs.keys(v), v[bs.sink], bs.ranges(v), scale, v[workspace]);
+  };
+  cases.push_back(b);
+}
+
+}  // namespace
+
+void add_attention_cases(std::vector<OpCase>& cases) {
+  for (const Kind grad : {Kind::kAct, Kind::kAcc}) {
+    add_compress(cases, {9, 3, 14}, 4, 5, true, grad);
+    add_compress(cases, {9, 3, 14}, 4, 5, false, grad);
+    add_compress(cases, {130, 71}, 4, 72, true, grad);
+    add_compress(cases, {100, 70}, 16, 40, false, grad);
+  }
+  add_compress(cases, {3, 2}, 4, 8, true, Kind::kAct);  // no entry at all
+  for (const bool ties : {false, true}) {
+    add_index(cases, {29, 2, 17}, 4, 3, 10, 3, ties);
+    add_index(cases, {150, 90}, 4, 4, 32, 8, ties);
+    add_index(cases, {61}, 2, 2, 17, 40, ties);  // fewer entries than places
+  }
+  for (const Entries entries : {Entries::kNone, Entries::kAll, Entries::kSelected}) {
+    add_attention(cases, {{7, 1, 5}, 3, 2, 3, 6, 2, entries});
+    add_attention(cases, {{50, 33}, 16, 4, 4, 33, 5, entries});
+    add_attention(cases, {{120, 9}, 32, 8, 8, 64, 7, entries});
+  }
+}
+
+}  // namespace temper::backend::test

@@ -1,0 +1,98 @@
+// Every op of every backend against the scalar reference in f64, by the tolerances of tolerance.h.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "backend/op_case.h"
+#include "backend/tolerance.h"
+
+namespace temper::backend::test {
+namespace {
+
+struct Tested {
+  const Backend& (*backend)();
+  Precision precision;
+};
+
+// A new backend is one line a precision here.
+const Tested kTested[] = {
+    {cpu_reference, Precision::kFp32},
+    {cpu_reference, Precision::kBf16},
+    {cpu, Precision::kFp32},
+    {cpu, Precision::kBf16},
+};
+
+const std::vector<OpCase>& all_cases() {
+  static const std::vector<OpCase> cases = [] {
+    std::vector<OpCase> out;
+    add_movement_cases(out);
+    add_product_cases(out);
+    add_row_cases(out);
+    add_hyper_cases(out);
+    add_attention_cases(out);
+    add_moe_cases(out);
+    add_optimizer_cases(out);
+    return out;
+  }();
+  return cases;
+}
+
+void compare(const OpCase& op_case, const Operand& operand, Precision precision, const std::vector<double>& got,
+             const std::vector<double>& want) {
+  const DType dtype = dtype_of(operand.kind, precision);
+  const bool integral = dtype == DType::kI32 || dtype == DType::kI64;
+  const Tolerance tol = integral ? Tolerance{0, 0} : tolerance(op_case.op, precision, dtype);
+  size_t count = want.size();
+  if (operand.compared_rows >= 0)
+    count = static_cast<size_t>(operand.compared_rows * operand.memory.size() / operand.memory[0]);
+  double squares = 0;
+  for (size_t i = 0; i < count; ++i) squares += want[i] * want[i];
+  const double rms = count ? std::sqrt(squares / static_cast<double>(count)) : 0;
+  size_t num_wrong = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const double limit = tol.relative * std::abs(want[i]) + tol.of_rms * rms;
+    if (std::abs(got[i] - want[i]) <= limit) continue;  // a NaN fails
+    if (num_wrong++ < 3)
+      ADD_FAILURE() << operand.name << " element " << i << ": got " << got[i] << ", want " << want[i]
+                    << ", allowed difference " << limit << " (rms of the operand " << rms << ")";
+  }
+  EXPECT_EQ(num_wrong, 0u) << "of " << count << " elements of " << operand.name;
+}
+
+class Conformance : public testing::TestWithParam<std::tuple<Tested, int>> {};
+
+TEST_P(Conformance, AgreesWithTheReference) {
+  const auto [tested, op] = GetParam();
+  int num_cases = 0;
+  for (const OpCase& op_case : all_cases()) {
+    if (op_case.op != static_cast<OpId>(op)) continue;
+    SCOPED_TRACE(op_case.label);
+    ++num_cases;
+    const auto want = run_case(op_case, cpu_reference(), Precision::kFp64);
+    const auto got = run_case(op_case, tested.backend(), tested.precision);
+    const auto again = run_case(op_case, tested.backend(), tested.precision);
+    for (size_t i = 0; i < want.size(); ++i) {
+      const Operand& operand = op_case.operands[i];
+      if (operand.role != Role::kOut && operand.role != Role::kInOut) continue;
+      compare(op_case, operand, tested.precision, got[i], want[i]);
+      EXPECT_EQ(std::memcmp(got[i].data(), again[i].data(), got[i].size() * sizeof(double)), 0)
+          << operand.name << ": equal operands must give equal bits";
+    }
+  }
+  EXPECT_GT(num_cases, 0) << "no case exercises this op: add one in a cases_*.cc file";
+}
+
+std::string test_name(const testing::TestParamInfo<std::tuple<Tested, int>>& info) {
+  const auto [tested, op] = info.param;
+  return tested.backend().name + (tested.precision == Precision::kBf16 ? "_bf16_" : "_f32_") +
+         std::string(kOpNames[static_cast<size_t>(op)]);
+}
+
+INSTANTIATE_TEST_SUITE_P(Ops, Conformance,
+                         testing::Combine(testing::ValuesIn(kTested),
+                                          testing::Range(0, static_cast<int>(OpId::kCount))),
+                         test_name);
+
+}  // namespace
+}  // namespace temper::backend::test

@@ -1,0 +1,236 @@
+// The hand-written backward of every layer against central differences of its forward, in float64.
+#include "layer_rig.h"
+
+#include "base/thread.h"
+#include "layers/attention.h"
+#include "layers/hyper_connection.h"
+#include "layers/lm_head.h"
+#include "layers/moe.h"
+#include "layers/rmsnorm.h"
+
+namespace temper::layers {
+namespace {
+
+// Two documents of 13 and 16 tokens and one of a single token: tails, borders, a document without entries.
+const MicroBatch& batch() {
+  static const MicroBatch instance = [] {
+    MicroBatch b;
+    for (int32_t t = 0; t < 30; ++t) b.tokens.push_back((7 * t * t + 3 * t + 5) % 11);
+    b.cu_seqlens = {0, 13, 29, 30};
+    return b;
+  }();
+  return instance;
+}
+constexpr int64_t kT = 30, kWindow = 6;
+
+void check_parameters(LayerRig& rig, const ParameterList& list, const std::function<double()>& loss) {
+  for (Parameter* p : list)
+    if (p->trainable) rig.expect_gradient(p->name, p->value, p->grad, loss);
+}
+
+void check_attention(AttentionDims dims) {
+  LayerRig rig;
+  Attention attention("a.", dims, LayerRig::kDtypes);
+  RotaryTable rotary("rotary", {8, 160000, true, 16, 32, 1, 64});
+  DeviceLayout layout;
+  Attention::Saved saved;
+  ParameterList list;
+  View h_TD, y_TD, dy_TD, dh_TD, selected_TA;
+  attention.collect(list);
+  rig.declare_parameters(list);
+  const std::vector<int64_t> rates = dims.rate > 0 ? std::vector<int64_t>{dims.rate} : std::vector<int64_t>{};
+  rotary.declare(rig.book, kT, DType::kF64);
+  layout.declare(rig.book, kT, rates);
+  attention.declare_saved(rig.book, saved, kT);
+  attention.declare_scratch(rig.book, kT, num_threads(), true);
+  for (View* view : {&h_TD, &y_TD, &dy_TD, &dh_TD}) rig.declare(*view, {kT, dims.D});
+  if (dims.csa) rig.declare_index(selected_TA, {kT, dims.indexer.A});
+  rig.grant(list);
+  Ctx ctx = rig.ctx();
+  rotary.prepare(ctx);
+  layout.upload(ctx.device, ctx.stream, batch(), make_layout(batch().cu_seqlens, kWindow, rates));
+  rig.randomize(h_TD, 1), rig.randomize(dy_TD, 1);
+
+  const int64_t C = dims.rate > 0 ? layout.entries(dims.rate).num_entries : 0;
+  const auto now = attention.first(saved, kT, C);
+  ChoiceSource source = ChoiceSource::kCompute;
+  const auto loss = [&] {
+    attention.forward(ctx, y_TD, h_TD, now, selected_TA, source, layout, rotary);
+    return dot(y_TD, dy_TD);
+  };
+  loss();
+  source = ChoiceSource::kReplay;  // a small step must not change the selection under our feet
+  attention.backward(ctx, dh_TD, dy_TD, h_TD, now, selected_TA, source, layout, rotary);
+  rig.expect_gradient("h", h_TD, dh_TD, loss);
+  check_parameters(rig, list, loss);
+}
+
+AttentionDims dims_of(int64_t rate, bool csa) {
+  AttentionDims dims{.D = 10, .N = 4, .H = 12, .Q = 7, .G = 2, .O = 5};
+  dims.rate = rate, dims.csa = csa;
+  if (csa) dims.indexer = {10, 7, 3, 12, 2, rate, 1e-6};
+  return dims;
+}
+
+TEST(LayerGradient, SlidingAttention) { check_attention(dims_of(0, false)); }
+TEST(LayerGradient, CompressedSparseAttention) { check_attention(dims_of(4, true)); }
+TEST(LayerGradient, CompressedSparseAttentionOfAnotherRate) { check_attention(dims_of(3, true)); }
+TEST(LayerGradient, HeavilyCompressedAttention) { check_attention(dims_of(5, false)); }
+void check_moe(bool hash) {
+  LayerRig rig;
+  rig.step = 2e-7;  // about a thousand values stand around the clamp's bounds
+  const MoeDims dims{.D = 9, .F = 7, .E = 5, .K = 2, .V = 11, .hash = hash, .scaling = 1.5, .swiglu_limit = 0.8};
+  Moe moe("m.", dims, LayerRig::kDtypes);
+  Moe::Saved saved;
+  ParameterList list;
+  View h_TD, y_TD, dy_TD, dh_TD, expert_TK, token_T;
+  moe.collect(list);
+  rig.declare_parameters(list);
+  moe.declare_saved(rig.book, saved, kT);
+  moe.declare_scratch(rig.book, kT, true);
+  for (View* view : {&h_TD, &y_TD, &dy_TD, &dh_TD}) rig.declare(*view, {kT, dims.D});
+  rig.declare_index(expert_TK, {kT, dims.K});
+  rig.declare_index(token_T, {kT});
+  rig.grant(list);
+  Ctx ctx = rig.ctx();
+  ctx.device.copy_to_device(ctx.stream, token_T, batch().tokens.data());
+  for (Parameter* p : list) {
+    if (p->dtype != DType::kI64) continue;
+    for (int64_t v = 0; v < dims.V; ++v)
+      for (int64_t k = 0; k < dims.K; ++k) p->value.data<int64_t>()[v * dims.K + k] = (v + 2 * k) % dims.E;
+  }
+  rig.randomize(h_TD, 1), rig.randomize(dy_TD, 1);
+
+  const auto now = moe.first(saved, kT);
+  ChoiceSource source = ChoiceSource::kCompute;
+  const auto loss = [&] {
+    moe.forward(ctx, y_TD, h_TD, token_T, now, expert_TK, source);
+    return dot(y_TD, dy_TD);
+  };
+  loss();
+  source = ChoiceSource::kReplay;
+  moe.backward(ctx, dh_TD, dy_TD, h_TD, now, expert_TK);
+  rig.expect_gradient("h", h_TD, dh_TD, loss);
+  check_parameters(rig, list, loss);
+}
+
+TEST(LayerGradient, ScoreRoutedExperts) { check_moe(false); }
+TEST(LayerGradient, HashRoutedExperts) { check_moe(true); }
+
+TEST(LayerGradient, HyperConnection) {
+  LayerRig rig;
+  const HyperDims dims{4, 6, 20, 1e-6, 1e-6};
+  HyperConnection hyper("hc.", dims, false, LayerRig::kDtypes);
+  HyperConnection::Saved saved;
+  ParameterList list;
+  // The block is y = 2 u + 1 elementwise, so that gradients pass through u as well.
+  View x_TMD, xo_TMD, dx_TMD, weight_TMD, u_TD, y_TD, dy_TD, one_TD;
+  hyper.collect(list);
+  rig.declare_parameters(list);
+  hyper.declare_saved(rig.book, saved, kT);
+  hyper.declare_scratch(rig.book, kT);
+  for (View* view : {&x_TMD, &xo_TMD, &dx_TMD, &weight_TMD}) rig.declare(*view, {kT, dims.M, dims.D});
+  for (View* view : {&u_TD, &y_TD, &dy_TD, &one_TD}) rig.declare(*view, {kT, dims.D});
+  rig.grant(list);
+  Ctx ctx = rig.ctx();
+  rig.randomize(x_TMD, 1), rig.randomize(weight_TMD, 1);
+  ctx.ops.fill(ctx.stream, one_TD, 1);
+  const auto loss = [&] {
+    hyper.pre(ctx, u_TD, x_TMD, saved);
+    ctx.ops.copy(ctx.stream, y_TD, one_TD);
+    ctx.ops.add(ctx.stream, y_TD, u_TD, 2);
+    hyper.post(ctx, xo_TMD, x_TMD, y_TD, saved);
+    return dot(xo_TMD, weight_TMD);
+  };
+  loss();
+  ctx.ops.copy(ctx.stream, dx_TMD, weight_TMD);
+  hyper.backward_post(ctx, dy_TD, dx_TMD, x_TMD, y_TD, saved);
+  ctx.ops.add(ctx.stream, dy_TD, dy_TD, 1);  // du = 2 dy
+  hyper.backward_pre(ctx, dx_TMD, dy_TD, x_TMD, saved);
+  rig.expect_gradient("x", x_TMD, dx_TMD, loss);
+  check_parameters(rig, list, loss);
+}
+
+TEST(LayerGradient, HyperHead) {
+  LayerRig rig;
+  const HyperDims dims{4, 6, 20, 1e-6, 1e-6};
+  HyperConnection head("h.", dims, true, LayerRig::kDtypes);
+  HyperConnection::Saved saved;
+  ParameterList list;
+  View x_TMD, dx_TMD, v_TD, dv_TD;
+  head.collect(list);
+  rig.declare_parameters(list);
+  head.declare_saved(rig.book, saved, kT);
+  head.declare_scratch(rig.book, kT);
+  rig.declare(x_TMD, {kT, dims.M, dims.D}), rig.declare(dx_TMD, {kT, dims.M, dims.D});
+  rig.declare(v_TD, {kT, dims.D}), rig.declare(dv_TD, {kT, dims.D});
+  rig.grant(list);
+  Ctx ctx = rig.ctx();
+  rig.randomize(x_TMD, 1), rig.randomize(dv_TD, 1);
+  const auto loss = [&] {
+    head.pre(ctx, v_TD, x_TMD, saved);
+    return dot(v_TD, dv_TD);
+  };
+  loss();
+  head.backward_pre(ctx, dx_TMD, dv_TD, x_TMD, saved);
+  rig.expect_gradient("x", x_TMD, dx_TMD, loss);
+  check_parameters(rig, list, loss);
+}
+
+TEST(LayerGradient, LmHeadByChunks) {
+  LayerRig rig;
+  constexpr int64_t kV = 11, kD = 6;
+  LmHead head(kV, kD, 7, LayerRig::kDtypes);  // chunks of 7 tokens
+  ParameterList list;
+  View y_TD, dy_TD;
+  head.collect(list);
+  rig.declare_parameters(list);
+  head.declare_inputs(rig.book, kT);
+  head.declare_scratch(rig.book, true);
+  rig.declare(y_TD, {kT, kD}), rig.declare(dy_TD, {kT, kD});
+  rig.grant(list);
+  Ctx ctx = rig.ctx();
+  rig.randomize(y_TD, 1);
+  std::vector<int32_t> targets(kT);
+  std::vector<double> g(kT), logp;
+  std::vector<int32_t> best;
+  for (int64_t t = 0; t < kT; ++t) {
+    targets[t] = t % 4 == 3 ? -1 : batch().tokens[t];
+    g[t] = targets[t] < 0 ? 0 : 0.1 + 0.01 * t;
+  }
+  const auto loss = [&] {
+    head.logprobs(ctx, y_TD, targets, logp, best);
+    double sum = 0;
+    for (int64_t t = 0; t < kT; ++t) sum += g[t] * logp[t];
+    return sum;
+  };
+  loss();
+  head.backward(ctx, dy_TD, y_TD, g);
+  rig.expect_gradient("y", y_TD, dy_TD, loss);
+  check_parameters(rig, list, loss);
+  EXPECT_EQ(best[3], -1);
+}
+
+TEST(LayerGradient, RmsNorm) {
+  LayerRig rig;
+  RmsNorm norm{fine_parameter("w", {8}, LayerRig::kDtypes, Init::kOnes), 1e-6};
+  View x_TD, y_TD, dy_TD, dx_TD, rstd_T;
+  const ParameterList list = {&norm.w};
+  rig.declare_parameters(list);
+  for (View* view : {&x_TD, &y_TD, &dy_TD, &dx_TD}) rig.declare(*view, {5, 8});
+  rig.declare(rstd_T, {5});
+  rig.grant(list);
+  Ctx ctx = rig.ctx();
+  rig.randomize(x_TD, 1), rig.randomize(dy_TD, 1);
+  const auto loss = [&] {
+    norm.forward(ctx, y_TD, rstd_T, x_TD);
+    return dot(y_TD, dy_TD);
+  };
+  loss();
+  norm.backward(ctx, dx_TD, dy_TD, x_TD, rstd_T);
+  rig.expect_gradient("x", x_TD, dx_TD, loss);
+  check_parameters(rig, list, loss);
+}
+
+}  // namespace
+}  // namespace temper::layers

@@ -58,6 +58,13 @@ void add_rows_by_index(std::vector<OpCase>& cases) {
         c.call = [=](const OpTable& ops, Stream* s, const Views& v) { ops.gather_rows(s, v[y], v[x], v[index]); };
         cases.push_back(c);
       }
+      {
+        OpCase c(OpId::scatter_rows, label + ", the last of equal indices wins");
+        const int y = c.inout("y", kind, {T, D}, 1), x = c.in("x", kind, {R, D}, 1);
+        const int index = c.in("index", Kind::kI32, {R}, indices(c, R, T));
+        c.call = [=](const OpTable& ops, Stream* s, const Views& v) { ops.scatter_rows(s, v[y], v[x], v[index]); };
+        cases.push_back(c);
+      }
       for (const Kind from : {Kind::kAct, Kind::kAcc}) {
         OpCase c(OpId::scatter_add_rows, label);
         const int y = c.inout("y", kind, {T, D}, 1), x = c.in("x", from, {R, D}, 1);

@@ -3,8 +3,6 @@
 #include "backend/cpu/products.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
 
 #include "backend/cpu/cpu_internal.h"
 #include "backend/cpu/isa.h"
@@ -214,21 +212,6 @@ void grouped_matmul_dw(Stream* stream, InOut dw_ENK, In dy_RN, In x_RK, In offse
 }
 
 }  // namespace
-
-void* product_scratch(int64_t num_bytes) {
-  struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-  };
-  thread_local std::unique_ptr<void, Free> memory;
-  thread_local int64_t size = 0;
-  if (num_bytes > size) {
-    size = (num_bytes + 4095) / 4096 * 4096;
-    memory.reset();
-    memory.reset(std::aligned_alloc(4096, static_cast<size_t>(size)));
-    CHECK(memory != nullptr, size);
-  }
-  return memory.get();
-}
 
 void register_products(OpTable& ops) {
   ops.matmul = matmul;

@@ -31,7 +31,4 @@ ProductKernels product_kernels_avx2();
 ProductKernels product_kernels_avx512();
 ProductKernels product_kernels_avx512bf16();
 
-// The calling thread's packing buffer, 64-byte aligned. Grows to the largest request and is kept.
-void* product_scratch(int64_t num_bytes);
-
 }  // namespace temper::backend

@@ -1,5 +1,6 @@
 // Products with 256-bit vectors and fused multiply-add; bf16 operands are widened while packing.
 #include "backend/cpu/products.h"
+#include "backend/cpu/scratch.h"
 
 #if defined(__x86_64__)
 #pragma GCC target("avx2,fma")

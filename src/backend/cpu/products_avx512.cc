@@ -1,5 +1,6 @@
 // Products with 512-bit vectors; bf16 operands are widened while packing.
 #include "backend/cpu/products.h"
+#include "backend/cpu/scratch.h"
 
 #if defined(__x86_64__)
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512")

@@ -1,5 +1,6 @@
 // Products with the bf16 dot-product instruction of AVX-512; f32 products with 512-bit vectors.
 #include "backend/cpu/products.h"
+#include "backend/cpu/scratch.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

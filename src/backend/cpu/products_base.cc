@@ -1,5 +1,6 @@
 // Products for any CPU: 128-bit vectors, bf16 operands widened while packing.
 #include "backend/cpu/products.h"
+#include "backend/cpu/scratch.h"
 
 namespace {
 constexpr int kLanes = 4;

@@ -257,7 +257,7 @@ void product(const ProductBlock& p) {
   const int64_t scratch_units = block_units > 0 ? block_units : 1;
   const int64_t block_rows = round_up(smaller(p.m, kPanelAUnits / scratch_units + 1), kTileRows);
   const int64_t block_cols = round_up(smaller(p.n, kPanelBUnits / scratch_units + 1), kTileCols);
-  uint32_t* panels_a = static_cast<uint32_t*>(product_scratch(4 * scratch_units * (block_rows + block_cols)));
+  uint32_t* panels_a = static_cast<uint32_t*>(kernel_scratch(4 * scratch_units * (block_rows + block_cols)));
   uint32_t* panels_b = panels_a + scratch_units * block_rows;
 
   for (int64_t col = 0; col < p.n; col += block_cols) {

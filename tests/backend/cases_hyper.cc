@@ -1,3 +1,4 @@
+#include <array>
 #include <cmath>
 
 #include "backend/op_case.h"
@@ -19,29 +20,45 @@ void add_coefficients(std::vector<OpCase>& cases, const Sizes& z) {
   const int64_t B = z.M * z.D;
   const bool full = !z.head;
   const double fn_scale = 1 / std::sqrt(static_cast<double>(B));
-  {
-    OpCase c(OpId::hc_coefficients_forward, z.label());
+  // Operands of forward; backward draws the same ones.
+  const auto add_inputs = [=](OpCase& c) {
+    return std::array<int, 4>{c.in("x", Kind::kAct, {z.T, z.M, z.D}, 2), c.in("fn", Kind::kAcc, {z.Y(), B}, fn_scale),
+                              c.in("base", Kind::kAcc, {z.Y()}, 0.5), c.in("scale", Kind::kAcc, {z.G()}, 1)};
+  };
+  const auto make_forward = [=](OpCase& c, const std::array<int, 4>& inputs) {
+    const auto [x, fn, base, scale] = inputs;
+    const int mix = c.out("mix", Kind::kAcc, {z.T, z.Y()}), rstd = c.out("rstd", Kind::kAcc, {z.T});
     const int pre = c.out("pre", Kind::kAcc, {z.T, z.M}), post = full ? c.out("post", Kind::kAcc, {z.T, z.M}) : -1;
     const int comb = full ? c.out("comb", Kind::kAcc, {z.T, z.M, z.M}) : -1;
-    const int mix = c.out("mix", Kind::kAcc, {z.T, z.Y()}), rstd = c.out("rstd", Kind::kAcc, {z.T});
-    const int x = c.in("x", Kind::kAct, {z.T, z.M, z.D}, 2), fn = c.in("fn", Kind::kAcc, {z.Y(), B}, fn_scale);
-    const int base = c.in("base", Kind::kAcc, {z.Y()}, 0.5), scale = c.in("scale", Kind::kAcc, {z.G()}, 1);
     c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
       ops.hc_coefficients_forward(s, v[pre], full ? v[post] : View(), full ? v[comb] : View(), v[mix], v[rstd], v[x],
                                   v[fn], v[base], v[scale], kIters, kEps, kEps);
     };
-    cases.push_back(c);
-  }
+    return std::pair<int, int>{mix, rstd};
+  };
+  OpCase f(OpId::hc_coefficients_forward, z.label());
+  make_forward(f, add_inputs(f));
+  cases.push_back(f);
+
+  // mix and rstd are those of x and fn: a kernel may use <dxh, xh> = <dmix, mix>.
   OpCase c(OpId::hc_coefficients_backward, z.label());
+  const auto inputs = add_inputs(c);
+  const auto [x, fn, base, scale] = inputs;
+  OpCase own_forward = c;
+  const auto [mix_out, rstd_out] = make_forward(own_forward, inputs);
+  auto forward = run_case(own_forward, cpu_reference(), Precision::kFp64);
+  const auto saved = [&](int operand) {
+    auto values = forward[static_cast<size_t>(operand)];
+    for (double& value : values) value = static_cast<float>(value);
+    return values;
+  };
+  const int mix = c.in("mix", Kind::kAcc, {z.T, z.Y()}, saved(mix_out)),
+            rstd = c.in("rstd", Kind::kAcc, {z.T}, saved(rstd_out));
   const int dx = c.inout("dx", Kind::kAcc, {z.T, z.M, z.D}, 1), dfn = c.inout("dfn", Kind::kAcc, {z.Y(), B}, 1);
   const int dbase = c.inout("dbase", Kind::kAcc, {z.Y()}, 1), dscale = c.inout("dscale", Kind::kAcc, {z.G()}, 1);
   const int dpre = c.in("dpre", Kind::kAcc, {z.T, z.M}, 1),
             dpost = full ? c.in("dpost", Kind::kAcc, {z.T, z.M}, 1) : -1;
   const int dcomb = full ? c.in("dcomb", Kind::kAcc, {z.T, z.M, z.M}, 1) : -1;
-  const int x = c.in("x", Kind::kAct, {z.T, z.M, z.D}, 1), mix = c.in("mix", Kind::kAcc, {z.T, z.Y()}, 1);
-  const int rstd = c.in("rstd", Kind::kAcc, {z.T}, std::vector<double>(static_cast<size_t>(z.T), 0.75));
-  const int fn = c.in("fn", Kind::kAcc, {z.Y(), B}, fn_scale);
-  const int base = c.in("base", Kind::kAcc, {z.Y()}, 0.5), scale = c.in("scale", Kind::kAcc, {z.G()}, 1);
   c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
     ops.hc_coefficients_backward(s, v[dx], v[dfn], v[dbase], v[dscale], v[dpre], full ? v[dpost] : View(),
                                  full ? v[dcomb] : View(), v[x], v[mix], v[rstd], v[fn], v[base], v[scale], kIters,

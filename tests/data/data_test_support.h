@@ -2,9 +2,11 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <string_view>
 
@@ -26,7 +28,7 @@ class DataTest : public testing::Test {
   ~DataTest() override { std::filesystem::remove_all(folder_); }
 
   std::filesystem::path write(const std::string& name, std::string_view contents) const {
-    write_file_atomically(folder_ / name, contents);
+    std::ofstream(folder_ / name, std::ios::binary) << contents;
     return folder_ / name;
   }
 

@@ -1,7 +1,6 @@
 #include "data/tokenizer.h"
 
 #include <simdjson.h>
-#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 

@@ -1,7 +1,5 @@
 #include "data/tokenizer_trainer.h"
 
-#include <unistd.h>
-
 #include "data/tokenizer.h"
 #include "data_test_support.h"
 

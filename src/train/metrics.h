@@ -70,7 +70,8 @@ class Progress {
 // "step 120/800  loss 2.3140  grad norm 0.82 ..." without a line end.
 std::string progress_line(const StepReport& report, const RunScale& scale, double seconds_left);
 
-// Largest resident size of this process so far, in bytes.
+// Largest resident size of this process, in bytes, since its start or the last reset; 0 where the system does not tell.
 int64_t peak_resident_bytes();
+void reset_peak_resident();
 
 }  // namespace temper::train

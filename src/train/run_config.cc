@@ -8,7 +8,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/nearest.h"
-#include "objective/objective.h"
 #include "train/run_keys.h"
 
 namespace temper::train {
@@ -161,10 +160,7 @@ void check_agreement(const RunConfig& c, const std::string& origin) {
   require(c.optimizer.min_lr <= c.optimizer.lr, origin, "optimizer.min_lr must not exceed optimizer.lr");
   require(c.output.eval_every == 0 || !c.data.eval.empty(), origin, "output.eval_every needs data.eval");
   require(c.eval.top_p > 0, origin, "eval.top_p must be above 0");
-  objective::make_objective(c.train.objective, {.reduction = c.train.loss_reduction == "sample"
-                                                                 ? objective::ObjectiveOptions::Reduction::kSample
-                                                                 : objective::ObjectiveOptions::Reduction::kToken,
-                                                .dft = c.train.dft});
+  make_objective(c);
 }
 
 }  // namespace
@@ -181,6 +177,14 @@ RunConfig parse_run_config(const std::string& text, const std::string& origin,
   for (const std::string& override_text : overrides) apply_override(override_text, keys);
   check_agreement(config, origin);
   return config;
+}
+
+std::unique_ptr<objective::Objective> make_objective(const RunConfig& config) {
+  objective::ObjectiveOptions options;
+  using Reduction = objective::ObjectiveOptions::Reduction;
+  options.reduction = config.train.loss_reduction == "sample" ? Reduction::kSample : Reduction::kToken;
+  options.dft = config.train.dft;
+  return objective::make_objective(config.train.objective, options);
 }
 
 std::string help_keys() {

@@ -4,8 +4,11 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
+
+#include "objective/objective.h"
 
 namespace temper::train {
 
@@ -18,7 +21,8 @@ struct RunConfig {
   } model;
   struct Data {
     std::vector<std::string> train, eval;  // files or patterns
-    std::string format = "auto";
+    std::string mode = "chat", prompt_format = "chat";
+    bool train_on_history = true;
     int64_t max_document = 0;  // tokens; 0: tokens_per_micro_batch
     std::string over_long = "cut", no_loss = "error";
   } data;
@@ -27,8 +31,8 @@ struct RunConfig {
     bool dft = false;
     std::string precision = "bf16";
     int64_t tokens_per_micro_batch = 2048, gradient_accumulation = 1;
-    int64_t steps = 0;
-    double epochs = 0, max_seconds = 0;
+    int64_t steps = 0, epochs = 0;
+    double max_seconds = 0;
     int64_t seed = 0;
     std::string recompute = "none", indexer = "frozen";
   } train;
@@ -43,6 +47,7 @@ struct RunConfig {
   struct Output {
     std::string dir;
     bool overwrite = false;
+    std::string dtype = "source";
     int64_t save_every = 0, log_every = 1, eval_every = 0;
   } output;
   struct Eval {
@@ -60,6 +65,9 @@ RunConfig load_run_config(const std::string& path, const std::vector<std::string
 // The same from text; origin stands for the file in messages.
 RunConfig parse_run_config(const std::string& text, const std::string& origin,
                            const std::vector<std::string>& overrides);
+
+// The objective that the run names. Throws as objective::make_objective.
+std::unique_ptr<objective::Objective> make_objective(const RunConfig& config);
 
 // Reference of all keys, as `temper train --help-keys` prints it: key, type, default, meaning.
 std::string help_keys();

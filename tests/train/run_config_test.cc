@@ -108,6 +108,13 @@ TEST(RunConfigTest, ContradictionsAreRefused) {
   expect_refusal(kGood, {"train.objective=sfft"}, ErrorCode::kInvalidArgument, {"sfft"});
 }
 
+TEST(RunConfigTest, ExamplesAreAccepted) {
+  for (const char* name : {"pretrain", "sft"}) {
+    const std::string path = fmt::format("{}/examples/{}.toml", TEMPER_SOURCE_DIR, name);
+    EXPECT_EQ(load_run_config(path, {}).train.objective, name);
+  }
+}
+
 TEST(RunConfigTest, ListingHasEveryKeyWithItsDefault) {
   const std::string listing = help_keys();
   EXPECT_THAT(listing, HasSubstr("[optimizer]\nlr = 5e-06\n"));

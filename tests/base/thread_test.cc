@@ -1,0 +1,77 @@
+#include "base/thread.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <stdexcept>
+#include <vector>
+
+namespace temper {
+namespace {
+
+// Runs each test with teams of several sizes and puts the default back.
+class ThreadTeam : public testing::TestWithParam<int> {
+ protected:
+  void SetUp() override { set_num_threads(GetParam()); }
+  void TearDown() override { set_num_threads(default_); }
+  const int default_ = num_threads();
+};
+
+TEST_P(ThreadTeam, EveryIndexOnce) {
+  EXPECT_EQ(num_threads(), GetParam());
+  for (const int64_t count : {0, 1, 2, 3, 7, 1000})
+    for (const int64_t grain : {1, 5, 5000}) {
+      std::vector<std::atomic<int>> touched(static_cast<size_t>(count));
+      parallel_for(count, grain, [&](int64_t begin, int64_t end, int thread) {
+        EXPECT_GE(thread, 0);
+        EXPECT_LT(thread, GetParam());
+        for (int64_t i = begin; i < end; ++i) ++touched[static_cast<size_t>(i)];
+      });
+      for (const auto& times : touched) EXPECT_EQ(times, 1);
+    }
+}
+
+TEST_P(ThreadTeam, ThePartitionIsAFunctionOfCountGrainAndTeam) {
+  const auto partition = [] {
+    std::vector<std::pair<int64_t, int64_t>> parts(static_cast<size_t>(num_threads()), {-1, -1});
+    parallel_for(1001, 10, [&](int64_t begin, int64_t end, int thread) {
+      parts[static_cast<size_t>(thread)] = {begin, end};
+    });
+    return parts;
+  };
+  const auto first = partition();
+  for (int i = 0; i < 50; ++i) EXPECT_EQ(partition(), first);
+}
+
+TEST_P(ThreadTeam, SmallRangesStayOnOneThread) {
+  std::atomic<int> calls{0};
+  parallel_for(9, 10, [&](int64_t, int64_t, int) { ++calls; });
+  EXPECT_EQ(calls, 1);
+}
+
+TEST_P(ThreadTeam, AnInnerCallRunsOnItsOwnThread) {
+  std::atomic<int64_t> sum{0};
+  parallel_for(8, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i)
+      parallel_for(100, 1, [&](int64_t inner_begin, int64_t inner_end, int thread) {
+        EXPECT_EQ(thread, 0);
+        sum += inner_end - inner_begin;
+      });
+  });
+  EXPECT_EQ(sum, 800);
+}
+
+TEST_P(ThreadTeam, AnExceptionReachesTheCallerAndTheTeamLivesOn) {
+  const auto throwing = [](int64_t begin, int64_t end, int) {
+    if (begin <= 99 && 99 < end) throw std::runtime_error("part with 99");
+  };
+  for (int i = 0; i < 20; ++i) EXPECT_THROW(parallel_for(100, 1, throwing), std::runtime_error);
+  std::atomic<int64_t> sum{0};
+  parallel_for(100, 1, [&](int64_t begin, int64_t end, int) { sum += end - begin; });
+  EXPECT_EQ(sum, 100);
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, ThreadTeam, testing::Values(1, 2, 3, 8));
+
+}  // namespace
+}  // namespace temper

@@ -1,0 +1,62 @@
+// A model as a Hugging Face directory: config.json, generation_config.json, model.safetensors or shards with an index,
+// and the tokenizer's files. What transformers writes we read; what we write transformers reads with equal logits.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <span>
+
+#include "checkpoint/names.h"
+#include "layers/ctx.h"
+#include "layers/parameter.h"
+#include "model/config.h"
+
+namespace temper::checkpoint {
+
+// Reads and validates dir/config.json.
+model::Config load_config(const std::filesystem::path& dir);
+
+struct LoadReport {
+  int64_t num_tensors = 0, num_bytes = 0;  // read from the files
+  int64_t num_skipped = 0;                 // mtp.* tensors, which this program does not train
+};
+
+// Fills master (acc) and value of every parameter from F64, F32, F16 or BF16 tensors, and integer buffers from I64 or
+// I32; a parameter without a master gets its value alone. Narrowing rounds to nearest even. One tensor is in memory at
+// a time.
+//
+// Everything is checked before anything is written: one Error names each tensor that is missing, unknown, given twice,
+// or of the wrong shape or dtype (20 of them, then a count), and table entries that are no expert. Quantised tensors
+// (FP8, FP4) are kUnsupported.
+LoadReport load_weights(const std::filesystem::path& dir, layers::Ctx& ctx,
+                        std::span<layers::Parameter* const> parameters);
+
+enum class SaveDType : uint8_t {
+  kSource,  // each tensor as source_dir stores it, f32 where source_dir has no weights: what was not trained stays
+            // equal byte for byte
+  kF32,
+  kBF16,  // except the tensors that transformers keeps in fp32 (is_kept_in_fp32)
+};
+
+struct SaveOptions {
+  SaveDType dtype = SaveDType::kSource;
+  std::optional<NameStyle> style;       // nothing: the names of source_dir, or kTransformers where it has none
+  std::filesystem::path source_dir;     // where the model came from; may be empty. Its generation_config.json and mtp.*
+                                        // tensors are carried over unchanged
+  std::filesystem::path tokenizer_dir;  // whose tokenizer files are copied; empty = source_dir
+  int64_t max_shard_bytes = 5'000'000'000;  // a larger model is cut into shards; one tensor is never cut
+  bool overwrite = false;                   // replace the model that dir holds
+};
+
+// Refuses a directory that cannot be written, or that is not empty unless overwrite; creates it if it is not there.
+// Call it before the work whose result goes there.
+void check_save_dir(const std::filesystem::path& dir, bool overwrite);
+
+// Writes the directory from the masters (values where a parameter has none). config.json is config.source with its
+// dtype and, where transformers needs them, its layer lists set. Files are written whole inside dir/.saving and then
+// moved up, config.json last: a directory without config.json is not finished. Memory is bounded by a buffer of a few
+// megabytes.
+void save_weights(const std::filesystem::path& dir, const model::Config& config, layers::Ctx& ctx,
+                  std::span<layers::Parameter* const> parameters, const SaveOptions& options);
+
+}  // namespace temper::checkpoint

@@ -1,0 +1,79 @@
+// The safetensors container.
+//
+//   bytes 0..7    N, length of the header in bytes: unsigned 64 bits, little-endian
+//   bytes 8..8+N  JSON {name: {"dtype", "shape", "data_offsets": [begin, end)}, "__metadata__": {name: text}}, which
+//   begins
+//                 with '{' and may end with spaces
+//   the rest      tensor data, row-major, little-endian; offsets count from byte 8+N, tensors touch and fill the file
+//
+// Version rule: the format has no version; an unknown dtype is refused. All failures are Error with file, tensor, what
+// was found and what was expected.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/file.h"
+
+namespace temper::checkpoint {
+
+enum class FileDType : uint8_t { kF64, kF32, kF16, kBF16, kI64, kI32, kI8, kU8, kBool, kF8E4M3, kF8E8M0 };
+
+int64_t file_dtype_bytes(FileDType dtype);
+std::string_view file_dtype_name(FileDType dtype);  // as the header spells it: "F8_E4M3"
+
+struct TensorInfo {
+  std::string name;
+  FileDType dtype = FileDType::kF32;
+  std::vector<int64_t> shape;
+
+  int64_t size() const;  // elements
+  int64_t num_bytes() const { return size() * file_dtype_bytes(dtype); }
+  std::string to_string() const;  // "BF16 [3, 4]"
+};
+
+// A tensor in a mapped file; data may be unaligned.
+struct StoredTensor : TensorInfo {
+  const std::byte* data = nullptr;
+};
+
+// A whole file, mapped and checked; the tensors point into the mapping and live as long as it.
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return path_; }
+  const std::vector<StoredTensor>& tensors() const { return tensors_; }  // in the order of their data
+  const StoredTensor* find(std::string_view name) const;                 // nullptr if there is none
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+
+ private:
+  void read_header(std::string_view text, const std::byte* data, int64_t num_data_bytes);
+  void check_layout(const std::byte* data, int64_t num_data_bytes) const;
+
+  std::filesystem::path path_;
+  MappedFile file_;
+  std::vector<StoredTensor> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+// Writes a file front to back without holding it: header first, then the data of every tensor in the given order.
+// The tensors must be ordered by falling element size, so that each is aligned to its elements; names must differ.
+class SafetensorsWriter {
+ public:
+  SafetensorsWriter(const std::filesystem::path& path, const std::vector<TensorInfo>& tensors);
+  // The next bytes of the data section.
+  void write(const void* data, int64_t num_bytes);
+  // All bytes must have been written. Nothing is visible at path before.
+  void commit();
+
+ private:
+  AtomicFileWriter writer_;
+  int64_t remaining_bytes_ = 0;
+};
+
+}  // namespace temper::checkpoint

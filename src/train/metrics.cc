@@ -1,6 +1,7 @@
 #include "train/metrics.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -23,6 +24,12 @@ std::string format_duration(double seconds) {
   const auto s = static_cast<int64_t>(seconds + 0.5);
   if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
   return fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+// A line that is longer wraps, and the next one would not cover it.
+size_t terminal_columns(std::FILE* stream) {
+  winsize size{};
+  return ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
 }
 
 }  // namespace
@@ -75,12 +82,11 @@ void MetricsFile::write_line(const std::string& line) {
 std::string progress_line(const StepReport& report, const RunScale& scale, double seconds_left) {
   const StepResult& r = report.result;
   return fmt::format(
-      "step {}/{}  loss {:.4f}  grad norm {:.3g}  lr {:.2e}  {:.0f} tokens/s  MFU {:.1f}% of {}  memory {}, planned {} "
-      " ETA "
-      "{}",
-      report.step, scale.total_steps, r.loss, r.norms.global, r.learning_rate, report.tokens_per_second,
-      100 * report.mfu, scale.peak_name, format_bytes(report.memory_bytes), format_bytes(scale.planned_bytes),
-      format_duration(seconds_left));
+      "step {}/{}  ETA {}  loss {:.4f}  grad norm {:.3g}  lr {:.2e}  {:.0f} tokens/s  MFU {:.1f}% of {}  memory {}, "
+      "plan {}",
+      report.step, scale.total_steps, format_duration(seconds_left), r.loss, r.norms.global, r.learning_rate,
+      report.tokens_per_second, 100 * report.mfu, scale.peak_name, format_bytes(report.memory_bytes),
+      format_bytes(scale.planned_bytes));
 }
 
 Progress::Progress(std::FILE* stream, RunScale scale, int64_t log_every)
@@ -89,7 +95,7 @@ Progress::Progress(std::FILE* stream, RunScale scale, int64_t log_every)
 void Progress::update(const StepReport& report, double seconds_left) {
   const std::string line = progress_line(report, scale_, seconds_left);
   if (terminal_) {
-    fmt::print(stream_, "\r{}\x1b[K", line);
+    fmt::print(stream_, "\r{}\x1b[K", std::string_view(line).substr(0, terminal_columns(stream_) - 1));
     line_open_ = true;
   } else if (report.step % log_every_ == 0 || report.step == scale_.total_steps) {
     fmt::print(stream_, "{}\n", line);

@@ -24,7 +24,7 @@ struct StepReport {
 struct RunScale {
   int64_t total_steps = 0;
   double peak_flops = 0;  // per second
-  std::string peak_name;  // "measured bf16 peak, 1.02 TFLOP/s"
+  std::string peak_name;  // "1.02 TFLOP/s (bf16, measured)"
   int64_t planned_bytes = 0;
 };
 
@@ -49,8 +49,8 @@ class MetricsFile {
   std::FILE* file_;
 };
 
-// One line that is redrawn after each step where `stream` is a terminal, and a plain line every log_every steps
-// elsewhere.
+// One line, cut to the terminal's width, that is redrawn after each step where `stream` is a terminal, and a plain line
+// every log_every steps elsewhere.
 class Progress {
  public:
   Progress(std::FILE* stream, RunScale scale, int64_t log_every);
@@ -67,7 +67,7 @@ class Progress {
   bool terminal_, line_open_ = false;
 };
 
-// "step 120/800  loss 2.3140  grad norm 0.82 ..." without a line end.
+// "step 120/800  ETA 1:05  loss 2.3140 ..." without a line end.
 std::string progress_line(const StepReport& report, const RunScale& scale, double seconds_left);
 
 // Largest resident size of this process, in bytes, since its start or the last reset; 0 where the system does not tell.

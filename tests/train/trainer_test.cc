@@ -1,0 +1,206 @@
+// Whole runs of the tiny model: from a run file to a model directory.
+#include "train/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "data/tokenizer_trainer.h"
+#include "train/tiny.h"
+
+namespace temper::train {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view kText =
+    "In the beginning was the word, and the word was with the text, and the text was the word. And the word was made "
+    "text, "
+    "and dwelt among us; and the beginning was in the end.";
+
+// A folder with a tokenizer, a config.json of the tiny model with that vocabulary, and a few files of data.
+class TrainerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = fs::path(::testing::TempDir()) /
+           ("temper_trainer_" + std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()));
+    fs::remove_all(dir_);
+    fs::create_directories(dir_);
+    data::TrainerOptions options;
+    options.vocab_size = 280;
+    const std::string_view texts[] = {kText};
+    data::write_tokenizer(dir_ / "tokenizer", data::train_tokenizer(texts, options));
+    Json config = Json::parse(read_file(TEMPER_SOURCE_DIR "/tests/fixtures/v4/mixed_rate16/config.json"));
+    config["vocab_size"] = 288;
+    write("config.json", config.dump());
+    Json line = {{"text", kText}};
+    write("text.jsonl", line.dump() + "\n" + line.dump() + "\n");
+    line = {{"prompt", "word?"}, {"completion", "text, and the word"}};
+    write("pairs.jsonl", line.dump() + "\n" + line.dump() + "\n");
+  }
+  void TearDown() override { fs::remove_all(dir_); }
+
+  void write(const std::string& name, const std::string& contents) { std::ofstream(dir_ / name) << contents; }
+  std::string at(const std::string& name) const { return (dir_ / name).string(); }
+
+  // A pretraining run into dir_/run with overrides.
+  RunConfig config(const std::vector<std::string>& overrides = {}) const {
+    const std::string text = fmt::format(R"(
+[model]
+config = "{0}/config.json"
+tokenizer = "{0}/tokenizer"
+[data]
+train = "{0}/text.*"
+eval = "{0}/text.jsonl"
+[train]
+objective = "pretrain"
+precision = "fp32"
+tokens_per_micro_batch = 96
+gradient_accumulation = 2
+steps = 8
+[optimizer]
+lr = 1e-2
+warmup_steps = 2
+[output]
+dir = "{0}/run"
+)",
+                                         dir_.string());
+    return parse_run_config(text, "RUN.toml", overrides);
+  }
+
+  std::string set(const std::string& key, const std::string& file) const { return key + "=\"" + at(file) + "\""; }
+
+  void expect_refusal(const std::vector<std::string>& overrides, const std::vector<std::string>& parts) const {
+    try {
+      Trainer trainer(config(overrides));
+      ADD_FAILURE() << "accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(exit_code(error.code()), 2);
+      for (const auto& part : parts) EXPECT_THAT(error.what(), HasSubstr(part));
+    }
+  }
+
+  fs::path dir_;
+};
+
+std::vector<Json> read_lines(const fs::path& path) {
+  std::vector<Json> lines;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) lines.push_back(Json::parse(line));
+  return lines;
+}
+
+// Every file below a directory with its contents.
+std::map<std::string, std::string> snapshot(const fs::path& dir) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(dir)) {
+    if (entry.is_regular_file()) files[entry.path().string()] = read_file(entry.path());
+  }
+  return files;
+}
+
+TEST_F(TrainerTest, ARunLearnsReportsAndSaves) {
+  Trainer trainer(config({"output.eval_every=4", "output.save_every=4"}));
+  const TrainSummary summary = trainer.train();
+  EXPECT_EQ(summary.num_steps, 8);
+  EXPECT_FALSE(summary.interrupted);
+  EXPECT_NEAR(summary.first_loss, std::log(288.0), 0.3);
+  EXPECT_LT(summary.last_loss, summary.first_loss - 0.3);
+  ASSERT_TRUE(summary.heldout_before && summary.heldout_after);
+  EXPECT_LT(summary.heldout_after->loss, summary.heldout_before->loss - 0.3);
+  EXPECT_GT(summary.mfu, 0);
+  EXPECT_EQ(summary.planned_bytes, trainer.session().allocated_bytes());
+
+  int64_t num_steps = 0, num_evals = 0;
+  for (const Json& line : read_lines(at("run/metrics.jsonl"))) {
+    if (line.contains("eval_loss")) {
+      ++num_evals;
+      continue;
+    }
+    EXPECT_EQ(line["step"], ++num_steps);
+    for (const char* key : {"loss", "grad_norm", "learning_rate", "mean_token_accuracy", "num_tokens", "epoch",
+                            "tokens_per_second", "mfu", "step_ms", "data_ms", "forward_ms", "backward_ms",
+                            "optimizer_ms", "memory_bytes", "grad_norm/mhc", "wall_time"})
+      EXPECT_TRUE(line.contains(key)) << key;
+    if (num_steps == 1) EXPECT_EQ(line["learning_rate"], 0);
+    if (num_steps == 3) EXPECT_EQ(line["learning_rate"], 1e-2);
+  }
+  EXPECT_EQ(num_steps, 8);
+  EXPECT_EQ(num_evals, 3);  // before, after four steps, after all
+  for (const char* file : {"run/model/config.json", "run/model/tokenizer.json", "run/step-4/config.json"})
+    EXPECT_TRUE(fs::exists(at(file))) << file;
+}
+
+TEST_F(TrainerTest, FineTuningStartsWhereTheBaseEnded) {
+  const TrainSummary base = Trainer(config()).train();
+  const TrainSummary tuned = Trainer(config({"model.config=\"\"", "model.tokenizer=\"\"",
+                                             set("model.path", "run/model"), set("output.dir", "sft"),
+                                             "train.objective=sft", "train.steps=2", set("data.train", "pairs.jsonl")}))
+                                 .train();
+  EXPECT_DOUBLE_EQ(tuned.heldout_before->loss, base.heldout_after->loss);
+}
+
+TEST_F(TrainerTest, EqualRunsAreEqualBitForBit) {
+  std::vector<std::vector<double>> losses;
+  for (const char* name : {"one", "two"}) {
+    Trainer(config({set("output.dir", name), "train.steps=4"})).train();
+    losses.emplace_back();
+    for (const Json& line : read_lines(dir_ / name / "metrics.jsonl")) {
+      if (line.contains("loss")) losses.back().push_back(line["loss"]);
+    }
+  }
+  ASSERT_EQ(losses[0].size(), 4u);
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_EQ(read_file(at("one/model/model.safetensors")), read_file(at("two/model/model.safetensors")));
+}
+
+TEST_F(TrainerTest, EpochsSetTheNumberOfSteps) {
+  const TrainSummary summary =
+      Trainer(config({"train.steps=0", "train.epochs=3", "train.gradient_accumulation=1"})).train();
+  EXPECT_EQ(read_lines(at("run/metrics.jsonl")).back()["step"], summary.num_steps);
+  EXPECT_GE(summary.num_steps, 3);
+}
+
+TEST_F(TrainerTest, ATimeLimitEndsTheRunInOrder) {
+  const TrainSummary summary = Trainer(config({"train.max_seconds=1e-9"})).train();
+  EXPECT_EQ(summary.num_steps, 1);
+  EXPECT_TRUE(summary.interrupted);
+  EXPECT_TRUE(fs::exists(at("run/model/config.json")));
+}
+
+TEST_F(TrainerTest, OutputThatIsNotEmptyIsRefusedAndUntouched) {
+  fs::create_directories(at("run"));
+  write("run/notes.txt", "mine");
+  const auto before = snapshot(at("run"));
+  expect_refusal({}, {at("run"), "overwrite"});
+  EXPECT_EQ(snapshot(at("run")), before);
+  EXPECT_NO_THROW(Trainer(config({"output.overwrite=true", "train.steps=2"})).train());
+  EXPECT_EQ(read_file(at("run/notes.txt")), "mine");
+}
+
+TEST_F(TrainerTest, BadInputIsRefusedBeforeTheFirstStep) {
+  expect_refusal({set("output.dir", "config.json/run")}, {"config.json/run"});
+  expect_refusal({set("data.train", "nothing.jsonl")}, {"nothing.jsonl"});
+  expect_refusal({set("data.train", "*.nothing")}, {"*.nothing", "no file matches"});
+  write("broken.jsonl", "{\"text\": \"good\"}\n{\"text\": \n");
+  expect_refusal({set("data.train", "broken.jsonl")}, {"broken.jsonl:2"});
+  Json small = Json::parse(read_file(at("config.json")));
+  small["vocab_size"] = 64;
+  write("small.json", small.dump());
+  expect_refusal({set("model.config", "small.json")}, {"280", "64"});
+  expect_refusal({"optimizer.warmup_steps=9"}, {"warm-up of 9 steps", "8 steps"});
+  expect_refusal({"train.tokens_per_micro_batch=1000000000"}, {"free", "saved activations"});
+  EXPECT_FALSE(fs::exists(at("run/metrics.jsonl")));
+}
+
+}  // namespace
+}  // namespace temper::train

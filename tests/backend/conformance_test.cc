@@ -6,6 +6,7 @@
 
 #include "backend/op_case.h"
 #include "backend/tolerance.h"
+#include "base/thread.h"
 
 namespace temper::backend::test {
 namespace {
@@ -60,7 +61,16 @@ void compare(const OpCase& op_case, const Operand& operand, Precision precision,
   EXPECT_EQ(num_wrong, 0u) << "of " << count << " elements of " << operand.name;
 }
 
-class Conformance : public testing::TestWithParam<std::tuple<Tested, int>> {};
+// Three threads, on any machine: uneven partitions are part of what is tested.
+class Conformance : public testing::TestWithParam<std::tuple<Tested, int>> {
+ protected:
+  static void SetUpTestSuite() {
+    threads_before_ = num_threads();
+    set_num_threads(3);
+  }
+  static void TearDownTestSuite() { set_num_threads(threads_before_); }
+  static inline int threads_before_ = 0;
+};
 
 TEST_P(Conformance, AgreesWithTheReference) {
   const auto [tested, op] = GetParam();

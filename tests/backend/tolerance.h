@@ -16,13 +16,12 @@ struct Tolerance {
 
 // f32 outputs: sums of up to a few thousand terms in any order, vector exp and log of a few units in the last place.
 inline constexpr Tolerance kF32{1e-5, 1e-5};
-// Gradients through 2 * iters - 1 Sinkhorn steps, each of which takes a small difference of large numbers.
-inline constexpr Tolerance kF32Sinkhorn{2e-5, 1e-4};
-// bf16 outputs of f32 arithmetic, rounded once: half a unit in the last place is 2^-9, doubled for the f32 error that
-// can tip the rounding; the second number is the f32 error where the result cancels.
+// bf16 outputs of f32 arithmetic, rounded once: half a unit in the last place is at most 2^-8 of the value. The second
+// number is the f32 error, which may tip the rounding and is all there is where the result cancels.
 inline constexpr Tolerance kBf16{1.0 / 256, 1e-4};
 // Attention in bf16 may round probabilities and their gradients to bf16 before the second product, as the released
-// model does (architecture page 8.1), in its f32 outputs too: 2^-9 a term.
+// model does (architecture page 8.1); its f32 outputs carry that error too: up to 2^-8 a term, before the rounding of
+// the output.
 inline constexpr Tolerance kBf16Attention{1.0 / 128, 1.0 / 128};
 // Its backward sums hundreds of such terms; the largest rows (the first keys of a document, which few queries share)
 // are several times the rms of the operand, and so is the error where they cancel: 4 of 8256 elements reach 1.3 / 128.
@@ -36,7 +35,6 @@ inline Tolerance tolerance(OpId op, layers::Precision run, DType output) {
   if (run == layers::Precision::kBf16 && op == OpId::attention_forward) return kBf16Attention;
   if (run == layers::Precision::kBf16 && op == OpId::attention_backward) return kBf16AttentionBackward;
   if (output == DType::kBF16) return kBf16;
-  if (op == OpId::hc_coefficients_backward) return kF32Sinkhorn;
   return kF32;
 }
 

@@ -9,8 +9,8 @@ set -euo pipefail
 readonly BUILD="g++ cmake ninja-build make pkg-config libdnnl-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
   libsimdjson-dev libfmt-dev libspdlog-dev libpcre2-dev libxxhash-dev"
 readonly TEST="libgtest-dev libgmock-dev"
-# The demo's texts (the King James Bible, a pronouncing dictionary) and the plot of its curve.
-readonly DEMO="bible-kjv bible-kjv-text festlex-cmu gnuplot-nox"
+# The demo's texts (the King James Bible, a pronouncing dictionary), the plot of its curve, the joining of its figures.
+readonly DEMO="bible-kjv bible-kjv-text festlex-cmu gnuplot-nox jq"
 
 case "${1:-}" in
   build) wanted="$BUILD" ;;

@@ -3,7 +3,7 @@
 BUILD ?= build
 CMAKE_FLAGS ?=
 
-.PHONY: all demo test bench clean
+.PHONY: all demo test bench lint clean
 
 # The release binary, build/temper.
 all:
@@ -29,6 +29,12 @@ bench:
 	@tools/setup_apt.sh build
 	@cmake -S . -B $(BUILD) -G Ninja -DTEMPER_BENCH=ON $(CMAKE_FLAGS)
 	@cmake --build $(BUILD)
+
+# clang-format and clang-tidy with the configurations here; needs a build directory of `make test`.
+lint:
+	@find src tests bench -name '*.h' -o -name '*.cc' -o -name '*.inc' | xargs clang-format --dry-run -Werror
+	@cmake -S . -B $(BUILD) -DCMAKE_EXPORT_COMPILE_COMMANDS=ON >/dev/null
+	@find src -name '*.cc' | xargs -P $$(nproc) -n 4 clang-tidy -p $(BUILD) --quiet
 
 clean:
 	rm -rf $(BUILD)

@@ -1,0 +1,17 @@
+// The commands of the temper program, one file each: arguments and printing only. Every function adds one subcommand
+// whose callback does the work and throws Error when it cannot.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace temper::app {
+
+void add_train(CLI::App& app);
+void add_verify(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_chat(CLI::App& app);
+void add_eval(CLI::App& app);
+void add_inspect(CLI::App& app);
+void add_data(CLI::App& app);
+
+}  // namespace temper::app

@@ -1,0 +1,81 @@
+// temper train: a run, from its RUN.toml to a model directory.
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "app/commands.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "train/run_config.h"
+#include "train/trainer.h"
+
+namespace temper::app {
+namespace {
+
+struct TrainArguments {
+  std::string run_file;
+  std::vector<std::string> overrides;
+  bool help_keys = false;
+  std::filesystem::path json;
+};
+
+void print_summary(const train::TrainSummary& summary) {
+  fmt::print("{} steps, {} tokens in {:.1f} s: {:.0f} tokens/s, {:.1f} % of {}\n", summary.num_steps,
+             summary.num_tokens, summary.train_seconds, summary.tokens_per_second, 100 * summary.mfu,
+             summary.peak_name);
+  fmt::print("loss {:.4f} -> {:.4f}", summary.first_loss, summary.last_loss);
+  if (summary.heldout_before) fmt::print("   held-out {:.4f}", summary.heldout_before->loss);
+  if (summary.heldout_after) fmt::print(" -> {:.4f}", summary.heldout_after->loss);
+  fmt::print("\nmemory {} at its highest, {} planned\n", format_bytes(summary.peak_memory_bytes),
+             format_bytes(summary.planned_bytes));
+  fmt::print("{}model in {}\n", summary.interrupted ? "interrupted; " : "", summary.model_dir.string());
+}
+
+void write_summary(const std::filesystem::path& path, const train::TrainSummary& summary) {
+  nlohmann::ordered_json json = {{"num_steps", summary.num_steps},
+                                 {"num_tokens", summary.num_tokens},
+                                 {"train_seconds", summary.train_seconds},
+                                 {"tokens_per_second", summary.tokens_per_second},
+                                 {"mfu", summary.mfu},
+                                 {"peak_flops", summary.peak_flops},
+                                 {"peak_name", summary.peak_name},
+                                 {"peak_memory_bytes", summary.peak_memory_bytes},
+                                 {"planned_bytes", summary.planned_bytes},
+                                 {"first_loss", summary.first_loss},
+                                 {"last_loss", summary.last_loss},
+                                 {"interrupted", summary.interrupted}};
+  if (summary.heldout_before) json["heldout_loss_before"] = summary.heldout_before->loss;
+  if (summary.heldout_after) json["heldout_loss_after"] = summary.heldout_after->loss;
+  write_file_atomically(path, json.dump(2) + "\n");
+}
+
+void run(const TrainArguments& arguments) {
+  if (arguments.help_keys) {
+    fmt::print("{}", train::help_keys());
+    return;
+  }
+  if (arguments.run_file.empty()) {
+    fail(ErrorCode::kInvalidArgument, "no run file; give RUN.toml, or --help-keys for what may stand in it");
+  }
+  train::Trainer trainer(train::load_run_config(arguments.run_file, arguments.overrides));
+  const train::TrainSummary summary = trainer.train();
+  print_summary(summary);
+  if (!arguments.json.empty()) write_summary(arguments.json, summary);
+}
+
+}  // namespace
+
+void add_train(CLI::App& app) {
+  auto arguments = std::make_shared<TrainArguments>();
+  CLI::App* command = app.add_subcommand("train", "post-train a model as RUN.toml says");
+  command->add_option("RUN.toml", arguments->run_file, "the run");
+  command->add_option("--set", arguments->overrides, "section.key=value, instead of what the run file says")
+      ->take_all()
+      ->allow_extra_args(false);
+  command->add_flag("--help-keys", arguments->help_keys, "print every key of RUN.toml with its meaning");
+  command->add_option("--json", arguments->json, "write speed, memory and losses of the run to this file");
+  command->callback([arguments] { run(*arguments); });
+}
+
+}  // namespace temper::app

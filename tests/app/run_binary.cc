@@ -1,0 +1,69 @@
+#include "app/run_binary.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdlib>
+#include <fstream>
+
+#include "base/check.h"
+
+extern char** environ;
+
+namespace temper::test {
+
+RunResult run_temper(const std::vector<std::string>& arguments) {
+  const std::string program = std::string(TEMPER_BINARY_DIR) + "/temper";
+  std::vector<char*> argv{const_cast<char*>(program.c_str())};
+  for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+
+  int ends[2];
+  CHECK(pipe(ends) == 0);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
+  posix_spawn_file_actions_addclose(&actions, ends[0]);
+  pid_t child = 0;
+  const int error = posix_spawn(&child, program.c_str(), &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[1]);
+  CHECK(error == 0, program, error);
+
+  RunResult result;
+  std::array<char, 4096> buffer;
+  for (ssize_t n; (n = read(ends[0], buffer.data(), buffer.size())) > 0;) result.output.append(buffer.data(), n);
+  close(ends[0]);
+  int status = 0;
+  CHECK(waitpid(child, &status, 0) == child);
+  result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return result;
+}
+
+TemporaryDirectory::TemporaryDirectory() {
+  std::string pattern = (std::filesystem::temp_directory_path() / "temper-test-XXXXXX").string();
+  CHECK(mkdtemp(pattern.data()) != nullptr, pattern);
+  path_ = pattern;
+}
+
+TemporaryDirectory::~TemporaryDirectory() {
+  std::error_code ignored;  // a test that made its directory read-only leaves it behind
+  std::filesystem::remove_all(path_, ignored);
+}
+
+std::string TemporaryDirectory::write(const std::string& name, const std::string& contents) const {
+  const std::filesystem::path path = path_ / name;
+  std::ofstream(path, std::ios::binary) << contents;
+  return path.string();
+}
+
+std::filesystem::path fixture(const std::string& name) {
+  return std::filesystem::path(TEMPER_SOURCE_DIR) / "tests/fixtures/v4" / name;
+}
+
+}  // namespace temper::test

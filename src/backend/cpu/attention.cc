@@ -2,6 +2,7 @@
 // instruction level. f64 operands go to the scalar reference.
 #include "backend/cpu/attention.h"
 
+#include "backend/cpu/compress.h"
 #include "backend/cpu/cpu_internal.h"
 
 #define TEMPER_KERNELS "backend/cpu/attention_kernels.inc"
@@ -111,7 +112,7 @@ void attention_backward(Stream* stream, Out dq_TNH, Out dc_JH, Out dk_CH, InOut 
                                                  : TEMPER_BEST_ISA(attention_backward_queries<bf16>);
   const int num_parts = num_threads();
   const auto bounds = partition_queries(operands.ranges, num_parts);
-  float* dsinks = call_scratch(num_parts * num_heads);
+  float* dsinks = call_floats(num_parts * num_heads);
   std::fill_n(dsinks, num_parts * num_heads, 0.0f);
   std::vector<AttentionSlice> slices(num_parts);
   parallel_for(num_parts, 1, [&](int64_t begin, int64_t end, int) {
@@ -136,6 +137,7 @@ void attention_backward(Stream* stream, Out dq_TNH, Out dc_JH, Out dk_CH, InOut 
 void register_attention(OpTable& ops) {
   ops.attention_forward = attention_forward;
   ops.attention_backward = attention_backward;
+  register_compress(ops);
 }
 
 }  // namespace temper::backend

@@ -92,7 +92,7 @@ void hc_coefficients_forward(Stream* stream, Out pre_TM, Out post_TM, Out comb_T
     return cpu_reference().ops.hc_coefficients_forward(stream, pre_TM, post_TM, comb_TMM, mix_TY, rstd_T, x_TMD, fn_YB,
                                                        base_Y, scale_G, sinkhorn_iters, rms_eps, hc_eps);
   const int64_t outputs = fn_YB.dim(0), width = fn_YB.dim(1);
-  float* panel = call_scratch(panels_size(width, outputs));
+  float* panel = call_floats(panels_size(width, outputs));
   const auto pack = TEMPER_BEST_ISA(hc_pack_fn_columns);
   parallel_for(width, 1024,
                [&](int64_t begin, int64_t end, int) { pack(begin, end, panel, fn_YB.data<float>(), outputs, width); });
@@ -135,7 +135,7 @@ void hc_coefficients_backward(Stream* stream, InOut dx_TMD, InOut dfn_YB, InOut 
   const int64_t outputs = fn_YB.dim(0), width = fn_YB.dim(1), num_groups = scale_G.dim(0);
   constexpr int64_t kMaxGroups = 3;
   const int64_t slice = round_up(outputs * width + outputs + kMaxGroups, 16);
-  float* panels = call_scratch(panels_size(outputs, width) + slice * num_threads());
+  float* panels = call_floats(panels_size(outputs, width) + slice * num_threads());
   float* slices = panels + panels_size(outputs, width);
   TEMPER_BEST_ISA(hc_pack_fn_rows)(panels, fn_YB.data<float>(), outputs, width);
   const HyperGradients operands{.dx = dx_TMD.data<float>(),

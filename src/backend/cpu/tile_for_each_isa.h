@@ -6,8 +6,8 @@
 //   ... TEMPER_BEST_ISA(some_kernel<float>)(...);
 //
 // A kernels file opens namespace temper::backend::TEMPER_LEVEL and sees the vectors of tile_lanes.inc and the products
-// of tile_product.inc for kLanes f32 lanes. All ordinary headers are included here, before the first change of target, so
-// that no inline function of theirs is compiled with instructions that another machine lacks.
+// of tile_product.inc for kLanes f32 lanes. All ordinary headers are included here, before the first change of target,
+// so that no inline function of theirs is compiled with instructions that another machine lacks.
 #include <algorithm>
 #include <atomic>
 #include <bit>
@@ -16,6 +16,7 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif

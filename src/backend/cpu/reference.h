@@ -5,6 +5,7 @@
 // strides and alias each other, and what is read is never what was just written. Clarity over speed: this is the judge.
 #pragma once
 
+#include <cmath>
 #include <source_location>
 #include <type_traits>
 #include <vector>
@@ -133,6 +134,11 @@ void store(const View& view, const Array<A>& values, std::source_location where 
     using T = std::remove_reference_t<decltype(*to)>;
     for_each_offset(view, [&](int64_t i) { to[i] = convert<T>(*from++); });
   });
+}
+
+template <class A>
+A sigmoid(A x) {
+  return 1 / (1 + std::exp(-x));
 }
 
 inline bool is_f64(const View& view) { return view.dtype == DType::kF64; }

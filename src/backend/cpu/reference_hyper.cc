@@ -9,11 +9,6 @@ namespace temper::backend {
 namespace reference {
 namespace {
 
-template <class A>
-A sigmoid(A x) {
-  return 1 / (1 + std::exp(-x));
-}
-
 enum class Axis { kRow, kColumn };  // entries of a row share j, entries of a column share k
 
 // One normalisation of an M x M matrix: every entry divided by (sum of its row or column + eps).

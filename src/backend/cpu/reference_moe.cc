@@ -20,7 +20,7 @@ A router_score(A z) {
 template <class A>
 A router_score_slope(A z) {
   if (z < -40) return std::exp(z / 2) / 2;
-  const A sigma = z > 20 ? A{1} : 1 / (1 + std::exp(-z));
+  const A sigma = z > 20 ? A{1} : sigmoid(z);
   return sigma / (2 * router_score(z));
 }
 

@@ -9,11 +9,6 @@ namespace reference {
 namespace {
 
 template <class A>
-A sigmoid(A x) {
-  return 1 / (1 + std::exp(-x));
-}
-
-template <class A>
 void rmsnorm_forward(Out y_RD, Out rstd_R, In x_RD, In w_D, double eps) {
   const int64_t R = x_RD.dim(0), D = x_RD.dim(1);
   const auto x = load<A>(x_RD, {R, D});

@@ -19,7 +19,7 @@ constexpr int64_t kChunkElements = 1 << 20;
 // Complaints about one directory, thrown together.
 class Problems {
  public:
-  void add(std::string text) {
+  void add(const std::string& text) {
     if (count_++ < kMaxShown) text_ += "\n  " + text;
   }
   int64_t count() const { return count_; }
@@ -101,14 +101,15 @@ class Matcher {
     if (quantised_.empty()) return;
     fail(ErrorCode::kUnsupported,
          "{}: {} tensors are quantised (FP8, FP4 or their scales), the first is {}; this version reads F64, F32, F16 "
-         "and BF16: "
-         "convert the directory to bf16 first",
+         "and BF16: convert the directory to bf16 first",
          dir_.string(), quantised_.size(), quantised_.front());
   }
 
   void check_complete(const Parameter& parameter) {
     const auto at = filled_elements_.find(&parameter);
-    if (at != filled_elements_.end() && at->second >= parameter.shape.size()) return;
+    if (at != filled_elements_.end() && at->second == parameter.shape.size()) return;
+    if (at != filled_elements_.end() && at->second > parameter.shape.size())
+      return problems_.add(fmt::format("given twice: {}, stacked and by expert", parameter.name));
     const std::string expected = fmt::format("{} {}", parameter.name, parameter.shape.to_string());
     if (at == filled_elements_.end()) return problems_.add(fmt::format("missing: {}", expected));
     for (const auto& [stored, name] : stored_names(parameter.name, parameter.shape, NameStyle::kOfficial))

@@ -127,6 +127,7 @@ std::vector<std::vector<Piece>> cut_shards(const std::vector<Piece>& pieces, int
 
 void write_shard(const fs::path& path, const std::vector<Piece>& shard, layers::Ctx& ctx) {
   std::vector<TensorInfo> infos;
+  infos.reserve(shard.size());
   for (const auto& piece : shard) infos.push_back(piece.info);
   SafetensorsWriter writer(path, infos);
   std::vector<std::byte> held, converted;

@@ -1,5 +1,5 @@
-// The device half of the seam: what a backend must offer besides its ops. Plain function pointers, so that a backend is a
-// folder that fills in a table and no vendor type leaks.
+// The device half of the seam: what a backend must offer besides its ops. Plain function pointers, so that a backend is
+// a folder that fills in a table and no vendor type leaks.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +13,15 @@
 namespace temper::backend {
 
 struct DeviceInfo {
-  std::string name;           // "cpu: AMD EPYC, 2 threads, avx512-bf16"
-  int64_t memory_bytes = 0;   // free for us at start; 0 = unknown
-  int num_threads = 1;        // CPU worker threads, or streaming processors
+  std::string name;          // "cpu: AMD EPYC, 2 threads, avx512-bf16"
+  int64_t memory_bytes = 0;  // free for us at start; 0 = unknown
+  int num_threads = 1;       // CPU worker threads, or streaming processors
+};
+
+// The denominator of MFU.
+struct Peak {
+  double flops_per_second = 0;  // of products with operands of the asked dtype; 0 = unknown
+  std::string name;             // what it is and how it is known: "0.98 TFLOP/s (bf16, measured)"
 };
 
 struct Stream;  // an ordered queue of work on a device; its contents belong to the backend
@@ -31,6 +37,8 @@ struct DeviceTable {
   // Copies between host memory and a contiguous View; ordered after the stream's earlier work, done on return.
   void (*copy_to_device)(Stream* stream, View to, const void* from) = nullptr;
   void (*copy_to_host)(Stream* stream, void* to, View from) = nullptr;
+  // Peak for an activation dtype, f32 or bf16: measured at the call (under a second) or from the maker's data sheet.
+  Peak (*peak)(DType act) = nullptr;
 };
 
 // One block of device memory per kind of tensor, sized by a Book and bound to its Views.

@@ -85,7 +85,7 @@ std::string progress_line(const StepReport& report, const RunScale& scale, doubl
       "step {}/{}  ETA {}  loss {:.4f}  grad norm {:.3g}  lr {:.2e}  {:.0f} tokens/s  MFU {:.1f}% of {}  memory {}, "
       "plan {}",
       report.step, scale.total_steps, format_duration(seconds_left), r.loss, r.norms.global, r.learning_rate,
-      report.tokens_per_second, 100 * report.mfu, scale.peak_name, format_bytes(report.memory_bytes),
+      report.tokens_per_second, 100 * report.mfu, scale.peak.name, format_bytes(report.memory_bytes),
       format_bytes(scale.planned_bytes));
 }
 

@@ -23,8 +23,7 @@ struct StepReport {
 // What every line of a run relates to.
 struct RunScale {
   int64_t total_steps = 0;
-  double peak_flops = 0;  // per second
-  std::string peak_name;  // "1.02 TFLOP/s (bf16, measured)"
+  backend::Peak peak;
   int64_t planned_bytes = 0;
 };
 

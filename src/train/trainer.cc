@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "backend/cpu/limits.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -39,15 +38,6 @@ model::Config read_model_config(const RunConfig& config) {
   const fs::path path(config.model.config);
   if (fs::is_directory(path)) return checkpoint::load_config(path);
   return model::parse_config(read_file(path), path.string());
-}
-
-// Measured, not looked up: what arithmetic alone reaches on all threads of this machine.
-void measure_peak(layers::Precision precision, RunScale& scale) {
-  const backend::MachineLimits limits = backend::measure_limits(0.1);
-  reset_peak_resident();  // the measurement's own memory is not the run's
-  const bool bf16 = precision == layers::Precision::kBf16;
-  scale.peak_flops = bf16 ? limits.bf16_flops : limits.f32_flops;
-  scale.peak_name = fmt::format("{:.2f} TFLOP/s ({}, measured)", scale.peak_flops / 1e12, bf16 ? "bf16" : "fp32");
 }
 
 // The examples of the held-out files in rows of `capacity` tokens, not shuffled.
@@ -126,7 +116,8 @@ void Trainer::make_session() {
 
 TrainSummary Trainer::train() {
   const StopRequest stop;
-  measure_peak(precision_of(config_), scale_);
+  scale_.peak = session_->ctx().device.peak(session_->ctx().act);
+  reset_peak_resident();  // the measurement's own memory is not the run's
   progress_ = std::make_unique<Progress>(stdout, scale_, config_.output.log_every);
   const auto& o = config_.optimizer;
   optim::Adamw adamw({o.betas[0], o.betas[1], o.eps, o.weight_decay});
@@ -157,10 +148,15 @@ TrainSummary Trainer::train() {
   save(summary.model_dir);
   progress_->finish();
   summary.tokens_per_second = static_cast<double>(summary.num_tokens) / summary.train_seconds;
-  summary.mfu = flops / summary.train_seconds / scale_.peak_flops;
-  summary.peak_flops = scale_.peak_flops, summary.peak_name = scale_.peak_name;
+  summary.mfu = mfu_of(flops, summary.train_seconds);
+  summary.peak_flops = scale_.peak.flops_per_second, summary.peak_name = scale_.peak.name;
   summary.peak_memory_bytes = peak_resident_bytes(), summary.planned_bytes = scale_.planned_bytes;
   return summary;
+}
+
+double Trainer::mfu_of(double model_flops, double seconds) const {
+  const double peak = scale_.peak.flops_per_second;
+  return peak > 0 ? model_flops / seconds / peak : 0;
 }
 
 void Trainer::report_step(StepReport& report, TrainSummary& summary) {
@@ -172,7 +168,7 @@ void Trainer::report_step(StepReport& report, TrainSummary& summary) {
   summary.last_loss = result.loss;
   report.total_tokens = summary.num_tokens;
   report.tokens_per_second = static_cast<double>(result.num_tokens) / report.step_seconds;
-  report.mfu = result.model_flops / report.step_seconds / scale_.peak_flops;
+  report.mfu = mfu_of(result.model_flops, report.step_seconds);
   report.memory_bytes = peak_resident_bytes();
   metrics_->write(report);
   double seconds_left = summary.train_seconds / static_cast<double>(report.step) *

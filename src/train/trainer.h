@@ -25,10 +25,10 @@ namespace temper::train {
 
 struct TrainSummary {
   int64_t num_steps = 0, num_tokens = 0;
-  double train_seconds = 0;      // steps with their data; without held-out losses and saving
-  double tokens_per_second = 0;  // over train_seconds
-  double mfu = 0, peak_flops = 0;
-  std::string peak_name;
+  double train_seconds = 0;        // steps with their data; without held-out losses and saving
+  double tokens_per_second = 0;    // over train_seconds
+  double mfu = 0, peak_flops = 0;  // 0 where the peak is unknown
+  std::string peak_name;           // as backend::Peak's
   int64_t peak_memory_bytes = 0, planned_bytes = 0;
   double first_loss = 0, last_loss = 0;
   std::optional<HeldoutResult> heldout_before, heldout_after;  // where data.eval is given
@@ -56,6 +56,7 @@ class Trainer {
   void make_schedule();
   void make_session();
   void report_step(StepReport& report, TrainSummary& summary);
+  double mfu_of(double model_flops, double seconds) const;
   void between_steps(int64_t step);
   HeldoutResult held_out(int64_t step);
   void save(const std::filesystem::path& dir);

@@ -16,7 +16,7 @@ StepReport report_of_step(int64_t step) {
   return report;
 }
 
-const RunScale kScale = {800, 1e12, "1.00 TFLOP/s (bf16, measured)", 2 << 20};
+const RunScale kScale = {800, {1e12, "1.00 TFLOP/s (bf16, measured)"}, 2 << 20};
 
 TEST(MetricsTest, ProgressLineHasUnitsAndPeak) {
   EXPECT_EQ(progress_line(report_of_step(120), kScale, 3725),

@@ -11,6 +11,7 @@
 
 #include "backend/cpu/cpu_internal.h"
 #include "backend/cpu/isa.h"
+#include "backend/cpu/limits.h"
 #include "base/error.h"
 #include "base/thread.h"
 
@@ -83,10 +84,17 @@ void copy_to_host(Stream*, void* to, View from) {
   std::memcpy(to, from.raw(), static_cast<size_t>(from.num_bytes()));
 }
 
+Peak peak(DType act) {
+  const MachineLimits limits = measure_limits(0.1);
+  const bool bf16 = act == DType::kBF16;
+  const double flops = bf16 ? limits.bf16_flops : limits.f32_flops;
+  return {flops, fmt::format("{:.2f} TFLOP/s ({}, measured)", flops / 1e12, bf16 ? "bf16" : "f32")};
+}
+
 }  // namespace
 
 DeviceTable cpu_device() {
-  return {info, alloc, free_block, stream_create, stream_destroy, stream_sync, copy_to_device, copy_to_host};
+  return {info, alloc, free_block, stream_create, stream_destroy, stream_sync, copy_to_device, copy_to_host, peak};
 }
 
 }  // namespace temper::backend

@@ -50,6 +50,7 @@ OpTable counting_ops() {
 }
 
 DeviceInfo info() { return {"null: counts, moves nothing", 0, 1}; }
+Peak peak(DType) { return {0, "unknown"}; }
 
 // Addresses that no machine maps (bits 48-62 of a user address are zero on every 64-bit system we run on): reading one
 // faults at once. Blocks do not overlap, so that views can still be told apart.
@@ -95,7 +96,7 @@ void reset_null_counters() {
 const Backend& null_backend() {
   static const Backend backend{
       "null",
-      {info, alloc, free_block, stream_create, stream_destroy, stream_sync, copy_to_device, copy_to_host},
+      {info, alloc, free_block, stream_create, stream_destroy, stream_sync, copy_to_device, copy_to_host, peak},
       counting_ops()};
   return backend;
 }

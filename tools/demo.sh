@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly temper=build/temper out=runs/demo
 readonly sft_data=$out/data/pronounce.train.jsonl heldout=$out/data/pronounce.heldout.jsonl
-readonly words=(${DEMO_WORDS:-spoken temper heron})  # shown before and after, if held out
+readonly words="prophets lightbulb storyteller"  # held out; shown before and after
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 rm -rf "$out"
@@ -54,3 +54,12 @@ printf '%-34s %10.2f %% %10.2f %%\n' "held-out words said exactly" \
 printf '%-34s %10.2f %% %10.2f %%\n' "phone error rate" \
   "$(value '100 * .phone_error_rate_before')" "$(value '100 * .phone_error_rate_after')"
 echo
+for word in $words; do
+  answer() { jq -r --arg word "$word" "select(.prompt == \$word) | .$1" $out/$2.jsonl; }
+  printf "%-14s before: %-28s after: %-28s right: %s\n" "$word" "$(answer given answers_before | tr "\n" " " | cut -c1-27)" \
+    "$(answer given answers_after)" "$(answer expected answers_after)"
+done
+echo
+printf "%.0f tokens/s, %.1f %% of %s, %.0f MiB at the highest, %.0f s of training\n" "$(value .tokens_per_second)" \
+  "$(value "100 * .mfu")" "$(value .peak)" "$(value ".peak_memory_bytes / 1048576")" "$(value .train_seconds)"
+echo "$out/summary.json, $out/metrics.jsonl, $out/curve.png, $out/model/"

@@ -1,7 +1,108 @@
+// Routing on the CPU: splits tokens over threads and calls the kernels of the best instruction level. f64 operands go
+// to the scalar reference. combine lives with the other row movements (rows_movement.cc).
 #include "backend/cpu/cpu_internal.h"
 
-namespace temper::backend {
+#define TEMPER_KERNELS "backend/cpu/moe_kernels.inc"
+#include "backend/cpu/tile_for_each_isa.h"
+#include "backend/registry.h"
+#include "base/thread.h"
 
-void register_moe(OpTable&) {}
+namespace temper::backend {
+namespace {
+
+constexpr int64_t kGrainTokens = 64;
+
+void router_topk(Stream* stream, Out index_TK, In z_TE, In bias_E) {
+  if (z_TE.dtype != DType::kF32) return cpu_reference().ops.router_topk(stream, index_TK, z_TE, bias_E);
+  const int64_t chosen = index_TK.dim(1), experts = z_TE.dim(1);
+  CHECK(chosen <= experts, chosen, experts);
+  const auto kernel = TEMPER_BEST_ISA(router_topk_tokens);
+  parallel_for(index_TK.dim(0), kGrainTokens, [&](int64_t begin, int64_t end, int) {
+    kernel(begin, end, experts, chosen, index_TK.data<int32_t>(), z_TE.data<float>(), bias_E.data<float>());
+  });
+}
+
+void router_hash(Stream*, Out index_TK, In table_VK, In token_T) {
+  const int64_t chosen = index_TK.dim(1), vocabulary = table_VK.dim(0);
+  const int64_t* table = table_VK.data<int64_t>();
+  const int32_t* token = token_T.data<int32_t>();
+  int32_t* index = index_TK.data<int32_t>();
+  for (int64_t t = 0; t < index_TK.dim(0); ++t) {
+    const int64_t row = token[t];
+    CHECK(row >= 0 && row < vocabulary, t, row, vocabulary);
+    for (int64_t k = 0; k < chosen; ++k) index[t * chosen + k] = static_cast<int32_t>(table[row * chosen + k]);
+  }
+}
+
+void router_weights_forward(Stream* stream, Out weight_TK, In z_TE, In index_TK, double scaling) {
+  if (z_TE.dtype != DType::kF32)
+    return cpu_reference().ops.router_weights_forward(stream, weight_TK, z_TE, index_TK, scaling);
+  const auto kernel = TEMPER_BEST_ISA(router_weights_forward_tokens);
+  parallel_for(index_TK.dim(0), kGrainTokens, [&](int64_t begin, int64_t end, int) {
+    kernel(begin, end, z_TE.dim(1), index_TK.dim(1), weight_TK.data<float>(), z_TE.data<float>(),
+           index_TK.data<int32_t>(), static_cast<float>(scaling));
+  });
+}
+
+template <class T>
+void weights_backward(const View& dz_TE, const View& dweight_TK, const View& weight_TK, const View& z_TE,
+                      const View& index_TK, float scaling) {
+  const auto kernel = TEMPER_BEST_ISA(router_weights_backward_tokens<T>);
+  parallel_for(index_TK.dim(0), kGrainTokens, [&](int64_t begin, int64_t end, int) {
+    kernel(begin, end, z_TE.dim(1), index_TK.dim(1), dz_TE.data<T>(), dweight_TK.data<float>(), weight_TK.data<float>(),
+           z_TE.data<float>(), index_TK.data<int32_t>(), scaling);
+  });
+}
+
+void router_weights_backward(Stream* stream, Out dz_TE, In dweight_TK, In weight_TK, In z_TE, In index_TK,
+                             double scaling) {
+  if (z_TE.dtype != DType::kF32)
+    return cpu_reference().ops.router_weights_backward(stream, dz_TE, dweight_TK, weight_TK, z_TE, index_TK, scaling);
+  const auto run = dz_TE.dtype == DType::kF32 ? weights_backward<float> : weights_backward<bf16>;
+  run(dz_TE, dweight_TK, weight_TK, z_TE, index_TK, static_cast<float>(scaling));
+}
+
+// A counting sort: how many pairs of each expert, where its rows begin, then every pair to its row in ascending order.
+void dispatch_plan(Stream*, Out offset_E1, Out row_token_R, Out row_slot_R, Out slot_row_TK, In index_TK,
+                   int64_t alignment) {
+  const int64_t experts = offset_E1.dim(0) - 1, chosen = index_TK.dim(1), pairs = index_TK.size();
+  const int64_t num_rows = row_slot_R.dim(0);
+  CHECK(alignment >= 1 && num_rows >= pairs + experts * (alignment - 1), num_rows, pairs, experts, alignment);
+  const int32_t* index = index_TK.data<int32_t>();
+  int32_t *offset = offset_E1.data<int32_t>(), *slot_row = slot_row_TK.data<int32_t>();
+  int32_t *row_token = row_token_R.data<int32_t>(), *row_slot = row_slot_R.data<int32_t>();
+  std::vector<int64_t> next(experts, 0);  // first the counts, then the next free row of each expert
+  for (int64_t i = 0; i < pairs; ++i) {
+    const int64_t expert = index[i];
+    CHECK(expert >= 0 && expert < experts, i, expert, experts);
+    ++next[expert];
+  }
+  int64_t row = 0;
+  for (int64_t e = 0; e < experts; ++e) {
+    offset[e] = static_cast<int32_t>(row);
+    row += round_up(std::exchange(next[e], row), alignment);
+  }
+  offset[experts] = static_cast<int32_t>(row);
+  std::fill_n(row_token, num_rows, -1);
+  std::fill_n(row_slot, num_rows, -1);
+  for (int64_t t = 0, i = 0; t < index_TK.dim(0); ++t) {
+    for (int64_t k = 0; k < chosen; ++k, ++i) {
+      const int64_t to = next[index[i]]++;
+      row_token[to] = static_cast<int32_t>(t);
+      row_slot[to] = static_cast<int32_t>(i);
+      slot_row[i] = static_cast<int32_t>(to);
+    }
+  }
+}
+
+}  // namespace
+
+void register_moe(OpTable& ops) {
+  ops.router_topk = router_topk;
+  ops.router_hash = router_hash;
+  ops.router_weights_forward = router_weights_forward;
+  ops.router_weights_backward = router_weights_backward;
+  ops.dispatch_plan = dispatch_plan;
+}
 
 }  // namespace temper::backend

@@ -1,0 +1,257 @@
+// Times single ops of the CPU backend against this machine's measured limits: a line per case.
+//
+//   ops [--filter TEXT] [--seconds S] [--peer]
+//
+// Every case is repeated for S seconds (default 0.3) and its best time counts, since a busy neighbour only ever slows a
+// call. --peer adds oneDNN's time for plain products, where this build has found that library.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "backend/cpu/limits.h"
+#include "backend/registry.h"
+#include "base/clock.h"
+#include "base/thread.h"
+#ifdef TEMPER_PEER_ONEDNN
+#include "peer_onednn.h"
+#endif
+
+namespace temper {
+namespace {
+
+using backend::OpTable;
+
+struct Options {
+  std::string filter;
+  double seconds = 0.3;
+  bool peer = false;
+};
+
+// Tensors of one case; freed with it.
+class Tensors {
+ public:
+  ~Tensors() {
+    for (void* base : bases_) std::free(base);
+  }
+  // Random values in (-1, 1), for i32 in [0, below).
+  View make(DType dtype, Shape shape, int64_t below = 1) {
+    void* base =
+        std::aligned_alloc(4096, static_cast<size_t>((shape.size() * dtype_bytes(dtype) + 8191) / 4096 * 4096));
+    bases_.push_back(base);
+    View view(base, dtype, shape);
+    for (int64_t i = 0; i < shape.size(); ++i) {
+      state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+      const double u = static_cast<double>(state_ >> 33) * 0x1p-31;
+      if (dtype == DType::kF32) view.data<float>()[i] = static_cast<float>(2 * u - 1);
+      if (dtype == DType::kBF16) view.data<bf16>()[i] = bf16(2 * u - 1);
+      if (dtype == DType::kI32) view.data<int32_t>()[i] = static_cast<int32_t>(u * static_cast<double>(below));
+    }
+    return view;
+  }
+
+ private:
+  std::vector<void*> bases_;
+  uint64_t state_ = 1;
+};
+
+class Bench {
+ public:
+  explicit Bench(Options options) : options_(std::move(options)), limits_(backend::measure_limits(0.5)) {
+    fmt::print("{}\nlimits: bf16 {:.0f} GFLOP/s, f32 {:.0f} GFLOP/s, memory {:.1f} GB/s\n\n",
+               backend::cpu().device.info().name, limits_.bf16_flops * 1e-9, limits_.f32_flops * 1e-9,
+               limits_.memory_bytes_per_second * 1e-9);
+    fmt::print("{:<44} {:>9} {:>9} {:>8} {:>6} {:>6}\n", "case", "ms", "GFLOP/s", "GB/s", "%peak", "%mem");
+  }
+
+  const Options& options() const { return options_; }
+  bool wants(const std::string& name) const { return name.find(options_.filter) != std::string::npos; }
+
+  // Best seconds of one call.
+  double time(const std::function<void()>& call) const {
+    call();
+    const double start = now_seconds();
+    double best = 1e30, begin = start;
+    int calls = 1;
+    while (begin - start < options_.seconds) {
+      for (int i = 0; i < calls; ++i) call();
+      const double each = (now_seconds() - begin) / calls;
+      best = std::min(best, each);
+      calls = static_cast<int>(std::clamp(1e-4 / each, 1.0, 1000.0));
+      begin = now_seconds();
+    }
+    return best;
+  }
+
+  void line(const std::string& name, DType dtype, double seconds, double flops, double bytes) const {
+    const double peak = dtype == DType::kBF16 ? limits_.bf16_flops : limits_.f32_flops;
+    fmt::print("{:<44} {:>9.4f} {:>9.1f} {:>8.1f} {:>6.1f} {:>6.1f}\n", name, seconds * 1e3, flops / seconds * 1e-9,
+               bytes / seconds * 1e-9, 100 * flops / seconds / peak,
+               100 * bytes / seconds / limits_.memory_bytes_per_second);
+    std::fflush(stdout);
+  }
+
+  // A case of an op: `bytes` is what it must read and write once.
+  void run(const std::string& name, DType dtype, double flops, double bytes, const std::function<void()>& call) const {
+    if (wants(name)) line(name, dtype, time(call), flops, bytes);
+  }
+
+ private:
+  Options options_;
+  backend::MachineLimits limits_;
+};
+
+double bytes_of(std::initializer_list<View> views) {
+  double bytes = 0;
+  for (const View& view : views) bytes += static_cast<double>(view.num_bytes());
+  return bytes;
+}
+
+// The three products of a linear layer y = x W^T of T tokens, K inputs, N outputs.
+void bench_linear(const Bench& bench, const OpTable& ops, DType act, int64_t T, int64_t N, int64_t K) {
+  const std::string shape = fmt::format("{} {}x{}x{}", dtype_name(act), T, N, K);
+  if (!bench.wants("matmul " + shape + " forward dx dw")) return;
+  Tensors tensors;
+  const View x_TK = tensors.make(act, {T, K}), w_NK = tensors.make(act, {N, K}), y_TN = tensors.make(act, {T, N});
+  const View dw_NK = tensors.make(DType::kF32, {N, K});
+  const double flops = 2.0 * static_cast<double>(T) * static_cast<double>(N) * static_cast<double>(K);
+  const auto product = [&](const char* what, const View& c, const View& a, const View& b, double beta) {
+    const std::string name = fmt::format("matmul {} {}", shape, what);
+    bench.run(name, act, flops, bytes_of({c, a, b}), [&] { ops.matmul(nullptr, c, a, b, beta); });
+#ifdef TEMPER_PEER_ONEDNN
+    if (bench.options().peer && bench.wants(name)) {
+      const auto peer = onednn_matmul(c, a, b, beta);
+      bench.run(name + " oneDNN", act, flops, bytes_of({c, a, b}), peer);
+    }
+#endif
+  };
+  product("forward", y_TN, x_TK, w_NK.t(), 0);
+  product("dx", x_TK, y_TN, w_NK, 0);
+  product("dw", dw_NK, y_TN.t(), x_TK, 1);
+}
+
+// Products of E experts with `rows` rows each.
+void bench_experts(const Bench& bench, const OpTable& ops, DType act, int64_t E, int64_t rows, int64_t N, int64_t K) {
+  Tensors tensors;
+  const int64_t R = E * rows;
+  const View x_RK = tensors.make(act, {R, K}), w_ENK = tensors.make(act, {E, N, K}), y_RN = tensors.make(act, {R, N});
+  const View dw_ENK = tensors.make(DType::kF32, {E, N, K}), offset_E1 = tensors.make(DType::kI32, {E + 1});
+  for (int64_t e = 0; e <= E; ++e) offset_E1.data<int32_t>()[e] = static_cast<int32_t>(e * rows);
+  const double flops = 2.0 * static_cast<double>(R) * static_cast<double>(N) * static_cast<double>(K);
+  const std::string shape = fmt::format("experts {} {}x{}x{}x{}", dtype_name(act), E, rows, N, K);
+  bench.run(shape + " forward", act, flops, bytes_of({y_RN, x_RK, w_ENK}),
+            [&] { ops.grouped_matmul(nullptr, y_RN, x_RK, w_ENK.t(), offset_E1); });
+  bench.run(shape + " dx", act, flops, bytes_of({y_RN, x_RK, w_ENK}),
+            [&] { ops.grouped_matmul(nullptr, x_RK, y_RN, w_ENK, offset_E1); });
+  bench.run(shape + " dw", act, flops, bytes_of({y_RN, x_RK, dw_ENK}),
+            [&] { ops.grouped_matmul_dw(nullptr, dw_ENK, y_RN, x_RK, offset_E1); });
+}
+
+void bench_rows(const Bench& bench, const OpTable& ops, DType act, int64_t T, int64_t D) {
+  Tensors tensors;
+  const View x_TD = tensors.make(act, {T, D}), y_TD = tensors.make(act, {T, D}), gu_TG = tensors.make(act, {T, 2 * D});
+  const View dgu_TG = tensors.make(act, {T, 2 * D}), acc_TD = tensors.make(DType::kF32, {T, D});
+  const View w_D = tensors.make(DType::kF32, {D}), dw_D = tensors.make(DType::kF32, {D});
+  const View rstd_T = tensors.make(DType::kF32, {T}), w_T = tensors.make(DType::kF32, {T});
+  const View index_T = tensors.make(DType::kI32, {T}, T), position_T = tensors.make(DType::kI32, {T}, 4096);
+  const View slot_TK = tensors.make(DType::kI32, {T, 4}, T), token_T = tensors.make(DType::kI32, {T}, 8192);
+  const View cos_sin_LP2 = tensors.make(DType::kF32, {4096, 16, 2});
+  const View table_VD = tensors.make(DType::kF32, {8192, D});
+  const auto name = [&](const char* op) { return fmt::format("{} {} {}x{}", op, dtype_name(act), T, D); };
+  const auto run = [&](const char* op, std::initializer_list<View> views, const std::function<void()>& call) {
+    bench.run(name(op), act, 0, bytes_of(views), call);
+  };
+  run("fill", {y_TD}, [&] { ops.fill(nullptr, y_TD, 0); });
+  run("copy", {y_TD, acc_TD}, [&] { ops.copy(nullptr, y_TD, acc_TD); });
+  run("add", {acc_TD, acc_TD, x_TD}, [&] { ops.add(nullptr, acc_TD, x_TD, 1e-6); });
+  run("gather_rows", {y_TD, x_TD}, [&] { ops.gather_rows(nullptr, y_TD, x_TD, index_T); });
+  run("scatter_add_rows", {acc_TD, acc_TD, x_TD}, [&] { ops.scatter_add_rows(nullptr, acc_TD, x_TD, index_T); });
+  run("rmsnorm_forward", {y_TD, x_TD}, [&] { ops.rmsnorm_forward(nullptr, y_TD, rstd_T, x_TD, w_D, 1e-6); });
+  run("rmsnorm_backward", {y_TD, x_TD, acc_TD},
+      [&] { ops.rmsnorm_backward(nullptr, y_TD, dw_D, acc_TD, x_TD, rstd_T, w_D); });
+  const Shape heads{T, D / 64, 64};
+  run("rope", {y_TD, x_TD},
+      [&] { ops.rope(nullptr, y_TD.reshape(heads), x_TD.reshape(heads), cos_sin_LP2, position_T, 1); });
+  run("swiglu_forward", {y_TD, gu_TG}, [&] { ops.swiglu_forward(nullptr, y_TD, gu_TG, w_T, 10); });
+  run("swiglu_backward", {dgu_TG, y_TD, x_TD, gu_TG},
+      [&] { ops.swiglu_backward(nullptr, dgu_TG, rstd_T, y_TD, x_TD, gu_TG, w_T, 10); });
+  run("combine", {y_TD, x_TD, x_TD, x_TD, x_TD, x_TD}, [&] { ops.combine(nullptr, y_TD, x_TD, slot_TK, x_TD); });
+  const Shape streams{T, 1, D};
+  run("embedding_backward", {acc_TD, acc_TD, acc_TD},
+      [&] { ops.embedding_backward(nullptr, table_VD, acc_TD.reshape(streams), token_T); });
+}
+
+void bench_loss(const Bench& bench, const OpTable& ops, int64_t T, int64_t V) {
+  Tensors tensors;
+  const View logits_TV = tensors.make(DType::kF32, {T, V}), dlogits_TV = tensors.make(DType::kBF16, {T, V});
+  const View logp_T = tensors.make(DType::kF32, {T}), lse_T = tensors.make(DType::kF32, {T});
+  const View best_T = tensors.make(DType::kI32, {T}), target_T = tensors.make(DType::kI32, {T}, V);
+  bench.run(fmt::format("logprob_forward f32 {}x{}", T, V), DType::kF32, 0, bytes_of({logits_TV}),
+            [&] { ops.logprob_forward(nullptr, logp_T, lse_T, best_T, logits_TV, target_T); });
+  bench.run(fmt::format("logprob_backward bf16 {}x{}", T, V), DType::kF32, 0, bytes_of({logits_TV, dlogits_TV}),
+            [&] { ops.logprob_backward(nullptr, dlogits_TV, logits_TV, lse_T, target_T, logp_T); });
+}
+
+void bench_optimizer(const Bench& bench, const OpTable& ops, int64_t count) {
+  Tensors tensors;
+  const Shape shape{count};
+  const View w = tensors.make(DType::kF32, shape), m = tensors.make(DType::kF32, shape);
+  const View v = tensors.make(DType::kF32, shape), g = tensors.make(DType::kF32, shape);
+  const View value = tensors.make(DType::kBF16, shape), sum_1 = tensors.make(DType::kF64, {1});
+  ops.fill(nullptr, v, 1);
+  bench.run(fmt::format("sum_squares f32 {}", count), DType::kF32, 2.0 * static_cast<double>(count), bytes_of({g}),
+            [&] { ops.sum_squares(nullptr, sum_1, g); });
+  bench.run(fmt::format("adamw bf16 {}", count), DType::kF32, 15.0 * static_cast<double>(count),
+            bytes_of({w, w, m, m, v, v, g, value}),
+            [&] { ops.adamw(nullptr, w, m, v, value, g, 1e-6, 0.9, 0.95, 1e-8, 0.1, 10, 1); });
+}
+
+void run_all(const Options& options) {
+  const Bench bench(options);
+  const OpTable& ops = backend::cpu().ops;
+  bench.run("parallel_for (fork and join)", DType::kF32, 0, 0,
+            [] { parallel_for(num_threads(), 1, [](int64_t, int64_t, int) {}); });
+  for (DType act : {DType::kBF16, DType::kF32}) {
+    for (int64_t n : {64, 128, 256, 512, 1024, 2048}) bench_linear(bench, ops, act, n, n, n);
+    bench_linear(bench, ops, act, 2048, 128, 128);
+    bench_linear(bench, ops, act, 4096, 512, 512);
+    bench_linear(bench, ops, act, 4096, 2048, 512);
+    bench_linear(bench, ops, act, 2048, 24, 512);
+    bench_experts(bench, ops, act, 8, 256, 128, 128);
+    bench_experts(bench, ops, act, 32, 16, 512, 512);
+    bench_experts(bench, ops, act, 32, 64, 512, 512);
+    bench_experts(bench, ops, act, 32, 256, 512, 512);
+  }
+  for (int64_t D : {128, 512}) {
+    bench_rows(bench, ops, DType::kBF16, 4096, D);
+    bench_rows(bench, ops, DType::kF32, 4096, D);
+  }
+  bench_loss(bench, ops, 1024, 512);
+  bench_loss(bench, ops, 512, 8192);
+  bench_optimizer(bench, ops, 16 << 20);
+}
+
+}  // namespace
+}  // namespace temper
+
+int main(int argc, char** argv) {
+  temper::Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument == "--peer") {
+      options.peer = true;
+    } else if (argument == "--filter" && i + 1 < argc) {
+      options.filter = argv[++i];
+    } else if (argument == "--seconds" && i + 1 < argc) {
+      options.seconds = std::atof(argv[++i]);
+    } else {
+      fmt::print(stderr, "usage: ops [--filter TEXT] [--seconds S] [--peer]\n");
+      return 2;
+    }
+  }
+  temper::run_all(options);
+}

@@ -1,4 +1,6 @@
 // Products with 256-bit vectors and fused multiply-add; bf16 operands are widened while packing.
+#include <utility>
+
 #include "backend/cpu/products.h"
 #include "backend/cpu/scratch.h"
 
@@ -10,6 +12,7 @@ constexpr int kLanes = 8;
 constexpr int kTileRows = 6;
 }  // namespace
 #define TEMPER_BF16_PAIRS 0
+#define TEMPER_AVX512 0
 #include "backend/cpu/products_kernel.h"
 
 namespace temper::backend {

@@ -1,8 +1,11 @@
 // Products with 512-bit vectors; bf16 operands are widened while packing.
+#include <utility>
+
 #include "backend/cpu/products.h"
 #include "backend/cpu/scratch.h"
 
 #if defined(__x86_64__)
+#include <immintrin.h>
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512")
 
 namespace {
@@ -10,6 +13,7 @@ constexpr int kLanes = 16;
 constexpr int kTileRows = 12;
 }  // namespace
 #define TEMPER_BF16_PAIRS 0
+#define TEMPER_AVX512 1
 #include "backend/cpu/products_kernel.h"
 
 namespace temper::backend {

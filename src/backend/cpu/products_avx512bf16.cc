@@ -1,4 +1,6 @@
 // Products with the bf16 dot-product instruction of AVX-512; f32 products with 512-bit vectors.
+#include <utility>
+
 #include "backend/cpu/products.h"
 #include "backend/cpu/scratch.h"
 
@@ -11,6 +13,7 @@ constexpr int kLanes = 16;
 constexpr int kTileRows = 12;
 }  // namespace
 #define TEMPER_BF16_PAIRS 1
+#define TEMPER_AVX512 1
 #include "backend/cpu/products_kernel.h"
 
 namespace temper::backend {

@@ -32,6 +32,7 @@ std::string fingerprint_of(const std::vector<Example>& examples, const RowStream
 
 std::vector<int64_t> lengths_of(const std::vector<Example>& examples) {
   std::vector<int64_t> lengths;
+  lengths.reserve(examples.size());
   for (const Example& example : examples) lengths.push_back(static_cast<int64_t>(example.tokens.size()));
   return lengths;
 }
@@ -147,7 +148,7 @@ class Loader::State {
     ready_.clear();
     at_end_ = false;
     failure_ = nullptr;
-    thread_ = std::jthread([this](std::stop_token stop) { read_ahead(stop); });
+    thread_ = std::jthread([this](const std::stop_token& stop) { read_ahead(stop); });
   }
 
   void stop() {
@@ -155,7 +156,7 @@ class Loader::State {
     thread_.join();
   }
 
-  void read_ahead(std::stop_token stop) {
+  void read_ahead(const std::stop_token& stop) {
     while (!stop.stop_requested()) {
       LoaderStep step;
       std::exception_ptr failure;

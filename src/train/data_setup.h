@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "data/reader.h"
+#include "layers/token_layout.h"
 #include "train/run_config.h"
 
 namespace temper::train {
@@ -20,7 +21,10 @@ data::ReadOptions read_options(const RunConfig& config, int64_t model_vocab_size
 // The directory or file of the run's tokenizer.
 std::filesystem::path tokenizer_path(const RunConfig& config);
 
-// "1,024 examples, 65,536 tokens (32,768 trained), longest 812; 3 cut, 1 dropped as too long, ..."
+// Examples in rows of at most `capacity` tokens, packed best fit, in a fixed order.
+std::vector<layers::MicroBatch> pack_rows(const std::vector<data::Example>& examples, int64_t capacity);
+
+// "1024 examples, 65536 tokens (32768 trained), longest 812; 3 cut, 1 dropped as too long, ..."
 std::string describe(const data::ReadReport& report);
 
 }  // namespace temper::train

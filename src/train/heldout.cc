@@ -4,9 +4,8 @@
 
 #include "base/error.h"
 #include "checkpoint/model_dir.h"
-#include "data/loader.h"
-#include "data/packing.h"
 #include "data/tokenizer.h"
+#include "train/data_setup.h"
 #include "train/session.h"
 
 namespace temper::train {
@@ -38,20 +37,17 @@ std::vector<data::Example> read(const HeldoutOptions& options, const model::Conf
 HeldoutResult heldout_loss(const HeldoutOptions& options) {
   const model::Config config = checkpoint::load_config(options.model_dir);
   const std::vector<data::Example> examples = read(options, config);
-  std::vector<int64_t> lengths;
-  for (const data::Example& example : examples) lengths.push_back(static_cast<int64_t>(example.tokens.size()));
-  const int64_t capacity = std::max(kRowTokens, *std::max_element(lengths.begin(), lengths.end()));
-  std::vector<layers::MicroBatch> batches;
-  for (const auto& row : data::pack_best_fit(lengths, capacity))
-    batches.push_back(data::make_micro_batch(examples, row));
-
+  int64_t capacity = kRowTokens;
+  for (const data::Example& example : examples) {
+    capacity = std::max(capacity, static_cast<int64_t>(example.tokens.size()));
+  }
   model::ModelOptions model_options;
   model_options.precision = options.precision;
   model_options.max_tokens = capacity;
   model_options.train = false;
   Session session(backend_for(options.precision), config, model_options);
   checkpoint::load_weights(options.model_dir, session.ctx(), session.model().parameters());
-  return evaluate(session.ctx(), session.model(), batches);
+  return evaluate(session.ctx(), session.model(), pack_rows(examples, capacity));
 }
 
 }  // namespace temper::train

@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "checkpoint/model_dir.h"
-#include "data/packing.h"
 #include "data/reader.h"
 #include "train/data_setup.h"
 
@@ -38,17 +37,6 @@ model::Config read_model_config(const RunConfig& config) {
   const fs::path path(config.model.config);
   if (fs::is_directory(path)) return checkpoint::load_config(path);
   return model::parse_config(read_file(path), path.string());
-}
-
-// The examples of the held-out files in rows of `capacity` tokens, not shuffled.
-std::vector<layers::MicroBatch> pack_rows(const std::vector<data::Example>& examples, int64_t capacity) {
-  std::vector<int64_t> lengths;
-  for (const auto& example : examples) lengths.push_back(static_cast<int64_t>(example.tokens.size()));
-  std::vector<layers::MicroBatch> batches;
-  for (const auto& row : data::pack_best_fit(lengths, capacity)) {
-    batches.push_back(data::make_micro_batch(examples, row));
-  }
-  return batches;
 }
 
 }  // namespace

@@ -93,6 +93,7 @@ checkpoint::TensorInfo tensor_info(std::string name, std::vector<int64_t> shape)
 
 std::vector<int64_t> dims(const Shape& shape) {
   std::vector<int64_t> out;
+  out.reserve(shape.rank());
   for (int i = 0; i < shape.rank(); ++i) out.push_back(shape[i]);
   return out;
 }

@@ -3,9 +3,28 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <memory>
+#include <type_traits>
 
 namespace temper {
+
+// A reference to something callable as body(begin, end, part), valid for the call it is passed to. Unlike std::function
+// it never allocates.
+class RangeBody {
+ public:
+  template <class Body>
+  requires(!std::is_same_v<std::remove_cvref_t<Body>, RangeBody>)
+      RangeBody(Body&& body)  // NOLINT(google-explicit-constructor): a lambda is meant to pass as an argument
+      : body_(const_cast<void*>(static_cast<const void*>(std::addressof(body)))),
+        call_([](void* target, int64_t begin, int64_t end, int part) {
+          (*static_cast<std::remove_reference_t<Body>*>(target))(begin, end, part);
+        }) {}
+  void operator()(int64_t begin, int64_t end, int part) const { call_(body_, begin, end, part); }
+
+ private:
+  void* body_;
+  void (*call_)(void*, int64_t, int64_t, int);
+};
 
 // Number of threads that parallel_for uses; TEMPER_NUM_THREADS or the cores this process may run on.
 int num_threads();
@@ -13,9 +32,10 @@ int num_threads();
 // Sets the team's size; for tests and command-line options, between calls only.
 void set_num_threads(int count);
 
-// Calls body(begin, end, thread) on one contiguous part of [0, count) per thread. The partition depends only on count,
-// grain and the number of threads, so sums over it are reproducible. Ranges shorter than grain stay on one thread.
-// The first exception thrown by body is rethrown here. A call from inside a body runs on the calling thread.
-void parallel_for(int64_t count, int64_t grain, const std::function<void(int64_t, int64_t, int)>& body);
+// Calls body(begin, end, part) on contiguous parts of [0, count), one for each thread. The partition depends only on
+// count, grain and the number of threads, so sums over it are reproducible; which thread takes which part does not
+// matter and is not fixed. Ranges shorter than grain stay on one thread. The first exception thrown by body is rethrown
+// here. A call from inside a body runs on the calling thread.
+void parallel_for(int64_t count, int64_t grain, RangeBody body);
 
 }  // namespace temper

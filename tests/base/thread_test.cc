@@ -71,6 +71,18 @@ TEST_P(ThreadTeam, AnExceptionReachesTheCallerAndTheTeamLivesOn) {
   EXPECT_EQ(sum, 100);
 }
 
+// Jobs of changing size in quick succession: a worker that is late for one must not take part in the next.
+TEST_P(ThreadTeam, QuickSuccessionOfJobs) {
+  for (int64_t job = 0; job < 5000; ++job) {
+    const int64_t count = 1 + job % 11;
+    int64_t touched[11] = {};  // plain: two threads on one index would be a race, which the sanitizer sees
+    parallel_for(count, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) touched[i] += job + 1;
+    });
+    for (int64_t i = 0; i < count; ++i) ASSERT_EQ(touched[i], job + 1) << "job " << job;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Sizes, ThreadTeam, testing::Values(1, 2, 3, 8));
 
 }  // namespace

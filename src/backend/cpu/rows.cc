@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "backend/cpu/cpu_internal.h"
-#include "backend/cpu/isa.h"
 #include "backend/cpu/scratch.h"
 #include "backend/registry.h"
 #include "base/thread.h"
@@ -114,26 +113,7 @@ void swiglu_backward(Stream* stream, Out dgu_RG, Out dw_R, Out a_RF, In da_RF, I
   });
 }
 
-RowKernels chosen_kernels() {
-  switch (best_isa()) {
-#if defined(__x86_64__)
-    case Isa::kAvx512Bf16:
-    case Isa::kAvx512:
-      return row_kernels_avx512();
-    case Isa::kAvx2:
-      return row_kernels_avx2();
-#endif
-    default:
-      return row_kernels_base();
-  }
-}
-
 }  // namespace
-
-const RowKernels& row_kernels() {
-  static const RowKernels chosen = chosen_kernels();
-  return chosen;
-}
 
 void register_rows(OpTable& ops) {
   ops.rmsnorm_forward = rmsnorm_forward;

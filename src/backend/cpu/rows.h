@@ -1,5 +1,5 @@
 // Row kernels: what one thread does with a range of rows or elements, made for each instruction level from one source
-// (rows_kernel.h). Equations stand in ops.def, the scalar truth in reference_rows.cc.
+// (rows_kernels.inc). Equations stand in ops.def, the scalar truth in reference_rows.cc.
 #pragma once
 
 #include <cstdint>
@@ -52,11 +52,7 @@ struct RowKernels {
                 int64_t count);
 };
 
-RowKernels row_kernels_base();
-RowKernels row_kernels_avx2();
-RowKernels row_kernels_avx512();
-
-// Those of this machine.
+// Those of this machine (rows_levels.cc).
 const RowKernels& row_kernels();
 
 // Parts of register_rows.

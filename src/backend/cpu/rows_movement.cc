@@ -1,5 +1,6 @@
 // Movement: fill, copy, add, gather and scatter of rows, the embedding, and the sum over experts.
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "backend/cpu/rows.h"
@@ -55,12 +56,13 @@ char* element(const View& view, int64_t index) {
   return static_cast<char*>(view.raw()) + index * dtype_bytes(view.dtype);
 }
 
-template <class T>
-void fill_with(const View& y, T value) {
+// `bits` is the value's representation, as an integer of the element's size.
+template <class Bits>
+void fill_with(const View& y, Bits bits) {
   const Runs runs(y);
   for_each_run(runs, [&](int64_t run, int64_t first, int64_t last) {
-    T* to = y.data<T>() + runs.offset(y, run);
-    std::fill(to + first, to + last, value);
+    Bits* to = static_cast<Bits*>(y.raw()) + runs.offset(y, run);
+    std::fill(to + first, to + last, bits);
   });
 }
 
@@ -68,11 +70,11 @@ void fill(Stream*, Out y, double value) {
   if (y.size() == 0) return;
   switch (y.dtype) {
     case DType::kF64:
-      return fill_with(y, value);
+      return fill_with(y, std::bit_cast<uint64_t>(value));
     case DType::kF32:
-      return fill_with(y, static_cast<float>(value));
+      return fill_with(y, std::bit_cast<uint32_t>(static_cast<float>(value)));
     case DType::kBF16:
-      return fill_with(y, bf16(value));
+      return fill_with(y, bf16(value).bits);
     case DType::kI32:
       return fill_with(y, static_cast<int32_t>(value));
     case DType::kI64:

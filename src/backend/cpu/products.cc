@@ -12,6 +12,8 @@
 namespace temper::backend {
 namespace {
 
+// Cuts between threads fall on multiples of these rows and columns: whole or half register tiles.
+constexpr int64_t kCutRows = 4, kCutCols = 32;
 // A fork costs about as much as this many floating-point operations of one thread.
 constexpr double kForkFlops = 0.5e6;
 
@@ -93,7 +95,7 @@ struct Product {
   }
 };
 
-// A grid of parts over c, cut at multiples of the register tile.
+// A grid of parts over c.
 struct Grid {
   int64_t rows, cols;  // of c
   int64_t parts_m = 1, parts_n = 1;
@@ -101,8 +103,8 @@ struct Grid {
   int64_t parts() const { return parts_m * parts_n; }
   void run(const Product& product, int64_t part) const {
     const int64_t i = part / parts_n, j = part % parts_n;
-    product.run(cut(rows, kernels().tile_rows, i, parts_m), cut(rows, kernels().tile_rows, i + 1, parts_m),
-                cut(cols, kernels().tile_cols, j, parts_n), cut(cols, kernels().tile_cols, j + 1, parts_n));
+    product.run(cut(rows, kCutRows, i, parts_m), cut(rows, kCutRows, i + 1, parts_m), cut(cols, kCutCols, j, parts_n),
+                cut(cols, kCutCols, j + 1, parts_n));
   }
   static int64_t cut(int64_t size, int64_t tile, int64_t i, int64_t parts) {
     return std::min(size, (size + tile - 1) / tile * i / parts * tile);
@@ -122,8 +124,7 @@ Grid choose_grid(int64_t rows, int64_t cols, int64_t depth, int threads) {
       const int64_t tiles = (size + tile - 1) / tile;
       return static_cast<double>((tiles + parts - 1) / parts * tile);
     };
-    const double cost =
-        (largest(rows, kernels().tile_rows, parts_m) + 8) * (largest(cols, kernels().tile_cols, parts_n) + 8);
+    const double cost = (largest(rows, kCutRows, parts_m) + 8) * (largest(cols, kCutCols, parts_n) + 8);
     if (parts_n == 1 || cost < best_cost) {
       best_cost = cost;
       best.parts_m = parts_m, best.parts_n = parts_n;
@@ -176,12 +177,12 @@ void grouped_matmul(Stream* stream, Out c_RN, In a_RK, In b_EKN, In offset_E1) {
   const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(a_RK.dim(1));
   const auto parts = static_cast<int64_t>(std::clamp<double>(flops / kForkFlops, 1, num_threads()));
   // Cut the rows, where each thread has some tiles of them: equal work however unequal the experts. Else the columns.
-  const bool by_rows = rows / parts >= 4 * kernels().tile_rows;
+  const bool by_rows = rows / parts >= 48;
   parallel_for(parts, 1, [&](int64_t part, int64_t, int) {
-    const int64_t row = by_rows ? first + rows * part / parts : first;
-    const int64_t row_end = by_rows ? first + rows * (part + 1) / parts : first + rows;
-    const int64_t col = by_rows ? 0 : Grid::cut(cols, kernels().tile_cols, part, parts);
-    const int64_t col_end = by_rows ? cols : Grid::cut(cols, kernels().tile_cols, part + 1, parts);
+    const int64_t row = first + (by_rows ? Grid::cut(rows, kCutRows, part, parts) : 0);
+    const int64_t row_end = first + (by_rows ? Grid::cut(rows, kCutRows, part + 1, parts) : rows);
+    const int64_t col = by_rows ? 0 : Grid::cut(cols, kCutCols, part, parts);
+    const int64_t col_end = by_rows ? cols : Grid::cut(cols, kCutCols, part + 1, parts);
     for (int64_t e = 0; e < num_experts; ++e) {
       const int64_t begin = std::max<int64_t>(row, offset[e]), end = std::min<int64_t>(row_end, offset[e + 1]);
       if (begin >= end) continue;

@@ -23,7 +23,6 @@ struct ProductBlock {
 struct ProductKernels {
   void (*f32)(const ProductBlock&);
   void (*bf16)(const ProductBlock&);
-  int tile_rows, tile_cols;  // the register tile: cuts between threads fall on its multiples
 };
 
 ProductKernels product_kernels_base();

@@ -17,7 +17,7 @@ constexpr int kTileRows = 6;
 
 namespace temper::backend {
 
-ProductKernels product_kernels_avx2() { return {product<F32>, product<WidenedBf16>, kTileRows, kTileCols}; }
+ProductKernels product_kernels_avx2() { return {product<F32>, product<WidenedBf16>}; }
 
 }  // namespace temper::backend
 #endif  // x86-64

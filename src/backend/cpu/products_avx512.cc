@@ -18,7 +18,7 @@ constexpr int kTileRows = 12;
 
 namespace temper::backend {
 
-ProductKernels product_kernels_avx512() { return {product<F32>, product<WidenedBf16>, kTileRows, kTileCols}; }
+ProductKernels product_kernels_avx512() { return {product<F32>, product<WidenedBf16>}; }
 
 }  // namespace temper::backend
 #endif  // x86-64

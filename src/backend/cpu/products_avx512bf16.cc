@@ -18,7 +18,7 @@ constexpr int kTileRows = 12;
 
 namespace temper::backend {
 
-ProductKernels product_kernels_avx512bf16() { return {product<F32>, product<PairedBf16>, kTileRows, kTileCols}; }
+ProductKernels product_kernels_avx512bf16() { return {product<F32>, product<PairedBf16>}; }
 
 }  // namespace temper::backend
 #endif  // x86-64

@@ -14,6 +14,6 @@ constexpr int kTileRows = 6;
 
 namespace temper::backend {
 
-ProductKernels product_kernels_base() { return {product<F32>, product<WidenedBf16>, kTileRows, kTileCols}; }
+ProductKernels product_kernels_base() { return {product<F32>, product<WidenedBf16>}; }
 
 }  // namespace temper::backend

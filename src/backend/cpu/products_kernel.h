@@ -299,6 +299,8 @@ struct Tile {
   int64_t c_row_bytes;
   int64_t cols;  // <= kTileCols
   bool c_is_bf16, accumulate;
+  const char* ahead;  // fetched while the tile computes, a cache line for every unit: what is read later
+  int64_t ahead_step;
 };
 
 template <bool kIsBf16, bool kAccumulate>
@@ -347,14 +349,12 @@ template <class Arith, int kRows, bool kPacked>
 __attribute__((noinline)) void tile_product(int64_t units, const char* a, int64_t a_row_bytes, const uint32_t* b,
                                             const Tile& tile) {
   const int64_t row_bytes = kPacked ? 4 : a_row_bytes, unit_bytes = kPacked ? 4 * kPanelRows : 4;
-  if (tile.accumulate) {
-    // The sum in memory, of this tile and of the one below it, which is usually next.
-    const int64_t last = 4 * kTileCols - 1;
-    char* row = tile.c;
-    for (int i = 0; i < 2 * kRows; ++i, row += tile.c_row_bytes) {
-      __builtin_prefetch(row, 1);
-      __builtin_prefetch(row + last, 1);
-    }
+  // c of this tile and, where it is read, of the one below, which is usually next.
+  const int64_t last = tile.cols * (tile.c_is_bf16 ? 2 : 4) - 1;
+  char* row = tile.c;
+  for (int i = 0; i < (tile.accumulate ? 2 * kRows : kRows); ++i, row += tile.c_row_bytes) {
+    __builtin_prefetch(row, 1);
+    __builtin_prefetch(row + last, 1);
   }
   Floats sum[kRows][kTileVectors] = {};
   // Three rows share a base address: more would not leave enough registers for addresses.
@@ -364,6 +364,7 @@ __attribute__((noinline)) void tile_product(int64_t units, const char* a, int64_
   for (int i = 0; i < kBases; ++i) base[i] = a + 3 * i * row_bytes;
 #pragma GCC unroll 2
   for (int64_t unit = 0; unit < units; ++unit) {
+    __builtin_prefetch(tile.ahead + unit * tile.ahead_step, 0, 2);
     Units column[kTileVectors];
 #pragma GCC unroll 4
     for (int j = 0; j < kTileVectors; ++j) column[j] = load<Units>(b + unit * kTileCols + j * kLanes);
@@ -401,6 +402,22 @@ TEMPER_INLINE void tile_rows(int64_t rows, int64_t units, const char* a, int64_t
 
 // --- the loops around it --------------------------------------------------------------------------------------------
 
+// The next block of k of two operands whose lines lie side by side, as cache lines: tile number i of a block fetches
+// the i-th column of cache lines, one row of the operand per unit.
+template <class Arith>
+struct Ahead {
+  Lines a, b;
+  int64_t rows, cols;
+
+  TEMPER_INLINE void aim(Tile& tile, int64_t i) const {
+    const Lines& of = i % 2 == 0 ? a : b;
+    const int64_t k = i / 2 % Arith::kPerUnit, line = i / 2 / Arith::kPerUnit * (64 / Arith::kElementBytes);
+    if (of.line_stride != Arith::kElementBytes || line >= (i % 2 == 0 ? rows : cols)) return;
+    tile.ahead = of.at(line, k);
+    tile.ahead_step = Arith::kPerUnit * of.k_stride;
+  }
+};
+
 template <class Arith>
 void product(const ProductBlock& p) {
   const Lines a{static_cast<const char*>(p.a), p.a_row_stride * Arith::kElementBytes,
@@ -432,15 +449,30 @@ void product(const ProductBlock& p) {
         if (!in_place) {
           pack_panels_a<Arith>(panels_a, {a.at(row, k), a.line_stride, a.k_stride}, rows, p.m - row, depth);
         }
+        const Ahead<Arith> next{{a.at(row, k + depth), a.line_stride, a.k_stride},
+                                {b.at(col, k + depth), b.line_stride, b.k_stride},
+                                rows,
+                                cols};
         for (int64_t j = 0; j < cols; j += kTileCols) {
           uint32_t* panel_b = panels_b + (keep_b ? j * units : 0);
           if (row == 0) {
             pack_panel<Arith, kTileCols>(panel_b, {b.at(col + j, k), b.line_stride, b.k_stride}, p.n - col - j, depth);
           }
-          Tile tile{static_cast<char*>(p.c) + (row * p.c_row_stride + col + j) * c_bytes, p.c_row_stride * c_bytes,
-                    smaller(kTileCols, cols - j), p.c_is_bf16, p.accumulate || unit > 0};
+          Tile tile{static_cast<char*>(p.c) + (row * p.c_row_stride + col + j) * c_bytes,
+                    p.c_row_stride * c_bytes,
+                    smaller(kTileCols, cols - j),
+                    p.c_is_bf16,
+                    p.accumulate || unit > 0,
+                    nullptr,
+                    0};
           for (int64_t i = 0; i < rows; i += kTileRows, tile.c += kTileRows * tile.c_row_bytes) {
             const int64_t height = smaller(kTileRows, rows - i);
+            tile.ahead = reinterpret_cast<const char*>(panel_b), tile.ahead_step = 0;
+            if (in_place && j == 0) {
+              tile.ahead = a.at(row + i + kTileRows, k), tile.ahead_step = 64;
+            } else if (!in_place) {
+              next.aim(tile, j / kTileCols * (rows / kTileRows) + i / kTileRows);
+            }
             if (in_place) {
               tile_rows<Arith, false>(height, units, a.at(row + i, k), a.line_stride, panel_b, tile);
             } else {

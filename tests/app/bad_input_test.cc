@@ -120,6 +120,10 @@ TEST_F(BadInput, Weights) {
   renamed.replace(renamed.find("norm.weight"), 11, "nrom.weight");
   spoil(renamed);
   expect_refused(verify(model), {"nrom.weight"});
+  std::string integers = good;
+  integers.replace(integers.find("\"F32\""), 5, "\"I32\"");
+  spoil(integers);
+  expect_refused(verify(model), {"I32"});
   fs::remove(model / "model.safetensors");
   expect_refused(verify(model), {"model.safetensors"});
   fs::remove(model / "config.json");
@@ -138,6 +142,17 @@ TEST_F(BadInput, Data) {
   fs::remove(path("data.jsonl"));
   expect_refused(train(), {"data.jsonl"});
   EXPECT_FALSE(fs::exists(path("out/metrics.jsonl")));
+}
+
+TEST_F(BadInput, ExamplesLongerThanTheRowAreCountedAndCutOrDropped) {
+  directory_.write("data.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": \"a\", \"completion\": \"" +
+                                     std::string(200, 'z') + "\"}\n");
+  const RunResult cut = run_temper(train());
+  EXPECT_EQ(cut.exit_code, 0) << cut.output;
+  EXPECT_NE(cut.output.find("1 cut"), std::string::npos) << cut.output;
+  const RunResult dropped = run_temper(train({"--set", "data.over_long=drop", "--set", "output.dir=" + path("other")}));
+  EXPECT_EQ(dropped.exit_code, 0) << dropped.output;
+  EXPECT_NE(dropped.output.find("1 dropped as too long"), std::string::npos) << dropped.output;
 }
 
 TEST_F(BadInput, TokenizerAndModelThatDoNotBelongTogether) {

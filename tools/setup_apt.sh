@@ -6,7 +6,7 @@
 # Says what it installs and as whom; does nothing, and needs neither root nor a network, when everything is there.
 set -euo pipefail
 
-readonly BUILD="g++ cmake ninja-build make pkg-config libdnnl-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
+readonly BUILD="g++ cmake ninja-build make pkg-config libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
   libsimdjson-dev libfmt-dev libspdlog-dev libpcre2-dev libxxhash-dev"
 readonly TEST="libgtest-dev libgmock-dev"
 # The demo's texts (the King James Bible, a pronouncing dictionary), the plot of its curve, the joining of its figures.

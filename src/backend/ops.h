@@ -27,8 +27,8 @@ struct InOut : View {
   InOut(const View& view) : View(view) {}  // NOLINT(google-explicit-constructor)
 };
 
-// What each query of an attention call sees (architecture page 5.4). Rows of c_JH and k_CH are named by index ranges, so the
-// same op serves packed training rows and a decoding cache.
+// What each query of an attention call sees (architecture page 5.4). Rows of c_JH and k_CH are named by index ranges,
+// so the same op serves packed training rows and a decoding cache.
 struct KeyRanges {
   View key_begin_T, key_end_T;        // i32: window keys are rows [begin, end) of c_JH; their order is irrelevant
   View entry_begin_T, entry_count_T;  // i32: visible entries are rows [begin, begin + count) of k_CH; undefined = none
@@ -39,8 +39,8 @@ struct KeyRanges {
 
 // Rows that make each compressed entry (architecture page 5.2).
 struct CompressRanges {
-  View row_C;       // i32: row of z and g that holds the first token of the entry's window
-  View prev_row_C;  // i32: the same for the previous window of the document, -1 = none; read only when overlapping
+  View row_C;        // i32: row of z and g that holds the first token of the entry's window
+  View prev_row_C;   // i32: the same for the previous window of the document, -1 = none; read only when overlapping
   int64_t rate = 0;  // tokens per window (m)
 };
 

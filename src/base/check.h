@@ -24,9 +24,8 @@ std::string join_values(const Args&... args) {
 
 }  // namespace temper::internal
 
-#define CHECK(condition, ...)                                                      \
-  do {                                                                             \
-    if (!(condition)) [[unlikely]]                                                 \
-      ::temper::internal::check_failed(#condition, __FILE__, __LINE__,             \
-                                       ::temper::internal::join_values(__VA_ARGS__)); \
+#define CHECK(condition, ...)                                                                                         \
+  do {                                                                                                                \
+    if (!(condition)) [[unlikely]]                                                                                    \
+      ::temper::internal::check_failed(#condition, __FILE__, __LINE__, ::temper::internal::join_values(__VA_ARGS__)); \
   } while (false)

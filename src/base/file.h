@@ -12,7 +12,8 @@ namespace temper {
 
 std::string read_file(const std::filesystem::path& path);
 
-// Writes to "<path>.tmp", fsyncs, renames over path and fsyncs the directory: a reader sees the old file or the new one.
+// Writes to "<path>.tmp", fsyncs, renames over path and fsyncs the directory: a reader sees the old file or the new
+// one.
 void write_file_atomically(const std::filesystem::path& path, std::string_view contents);
 
 // A read-only mapping of a whole file; movable.

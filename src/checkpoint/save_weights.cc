@@ -168,7 +168,8 @@ void write_shards(SaveDir& out, const std::vector<std::vector<Piece>>& shards, l
 }
 
 std::string make_config_json(const model::Config& config, SaveDType dtype) {
-  auto json = config.source.is_object() ? config.source : nlohmann::ordered_json::object();
+  auto json = config.source.empty() ? nlohmann::ordered_json::object()
+                                    : parse_json<nlohmann::ordered_json>(config.source, "config.json of the model");
   json["model_type"] = "deepseek_v4";
   if (!json.contains("architectures")) json["architectures"] = {"DeepseekV4ForCausalLM"};
   json.erase("quantization_config");  // what we write is not quantised

@@ -243,8 +243,9 @@ std::vector<int64_t> Config::compress_rates() const {
 
 Config parse_config(const std::string& json_text, const std::string& origin) {
   Config config;
-  config.source = parse_json<Json>(json_text, origin);
-  const Fields fields(config.source, origin);
+  config.source = json_text;
+  const Json json = parse_json<Json>(json_text, origin);
+  const Fields fields(json, origin);
   fields.refuse_misspellings(known_config_fields());
   read_sizes(fields, config);
   // The lists are read against the number of layers, so it is bounded first.

@@ -5,8 +5,6 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 namespace temper::model {
 
 inline constexpr int64_t kMaxLayers = 4096;
@@ -35,7 +33,7 @@ struct Config {
   int64_t csa_rate = 4, hca_rate = 128;
   Rope main_rope, compress_rope;  // compress_rope serves every layer that has a compressor
 
-  nlohmann::ordered_json source;  // config.json as read, so that what we write back keeps every field
+  std::string source;  // text of config.json as read, so that what we write back keeps every field; may be empty
 
   int64_t compress_rate(int64_t layer) const {
     return layer_types[layer] == AttentionKind::kCsa   ? csa_rate

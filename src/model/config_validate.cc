@@ -119,7 +119,7 @@ void check_rope(const Rope& rope, const char* name, const std::string& origin) {
 }  // namespace
 
 void validate(const Config& config, const std::string& origin) {
-  check_fixed_fields(config.source, origin);
+  if (!config.source.empty()) check_fixed_fields(parse_json<Json>(config.source, origin), origin);
   check_sizes(config, origin);
   check_numbers(config, origin);
   const auto num_layers = static_cast<size_t>(config.num_hidden_layers);

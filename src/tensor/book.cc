@@ -8,14 +8,22 @@ namespace temper {
 
 const char* tensor_kind_name(TensorKind kind) {
   switch (kind) {
-    case TensorKind::kParameter: return "parameters";
-    case TensorKind::kMaster: return "master weights";
-    case TensorKind::kGradient: return "gradients";
-    case TensorKind::kMoment: return "optimizer moments";
-    case TensorKind::kSaved: return "saved activations";
-    case TensorKind::kScratch: return "scratch";
-    case TensorKind::kInput: return "inputs";
-    case TensorKind::kTable: return "tables";
+    case TensorKind::kParameter:
+      return "parameters";
+    case TensorKind::kMaster:
+      return "master weights";
+    case TensorKind::kGradient:
+      return "gradients";
+    case TensorKind::kMoment:
+      return "optimizer moments";
+    case TensorKind::kSaved:
+      return "saved activations";
+    case TensorKind::kScratch:
+      return "scratch";
+    case TensorKind::kInput:
+      return "inputs";
+    case TensorKind::kTable:
+      return "tables";
   }
   return "unknown";
 }

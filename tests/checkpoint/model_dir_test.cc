@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "checkpoint/convert.h"
 #include "checkpoint/files.h"
@@ -36,8 +37,7 @@ class Tiny : public HandMade {
 
 model::Config tiny_config() {
   model::Config config;
-  config.source = {
-      {"model_type", "deepseek_v4"}, {"note", "kept"}, {"torch_dtype", "bfloat16"}, {"expert_dtype", "fp4"}};
+  config.source = R"({"model_type": "deepseek_v4", "note": "kept", "torch_dtype": "bfloat16", "expert_dtype": "fp4"})";
   return config;
 }
 

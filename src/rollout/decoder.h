@@ -14,7 +14,7 @@ namespace temper::rollout {
 
 struct GenerateOptions {
   int64_t max_new_tokens = 256;
-  SamplingOptions sampling;
+  SamplingOptions sampling{};
   uint64_t seed = 0;
   int32_t stop_token = -1;  // ends an answer; it is part of the result. -1: none
 };

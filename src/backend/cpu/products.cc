@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "backend/cpu/cpu_internal.h"
-#include "backend/cpu/isa.h"
 #include "backend/registry.h"
 #include "base/thread.h"
 
@@ -16,26 +15,6 @@ namespace {
 constexpr int64_t kCutRows = 4, kCutCols = 32;
 // A fork costs about as much as this many floating-point operations of one thread.
 constexpr double kForkFlops = 0.5e6;
-
-ProductKernels chosen_kernels() {
-  switch (best_isa()) {
-#if defined(__x86_64__)
-    case Isa::kAvx512Bf16:
-      return product_kernels_avx512bf16();
-    case Isa::kAvx512:
-      return product_kernels_avx512();
-    case Isa::kAvx2:
-      return product_kernels_avx2();
-#endif
-    default:
-      return product_kernels_base();
-  }
-}
-
-const ProductKernels& kernels() {
-  static const ProductKernels chosen = chosen_kernels();
-  return chosen;
-}
 
 // One matrix of an operand of rank 2, or matrix `batch` of one of rank 3.
 struct Matrix {
@@ -91,7 +70,7 @@ struct Product {
                              c.row_stride,
                              c_dtype == DType::kBF16,
                              accumulate};
-    (dtype == DType::kBF16 ? kernels().bf16 : kernels().f32)(block);
+    (dtype == DType::kBF16 ? product_kernels().bf16 : product_kernels().f32)(block);
   }
 };
 

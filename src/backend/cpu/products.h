@@ -25,9 +25,7 @@ struct ProductKernels {
   void (*bf16)(const ProductBlock&);
 };
 
-ProductKernels product_kernels_base();
-ProductKernels product_kernels_avx2();
-ProductKernels product_kernels_avx512();
-ProductKernels product_kernels_avx512bf16();
+// Those of this machine (products_levels.cc).
+const ProductKernels& product_kernels();
 
 }  // namespace temper::backend

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly temper=${TEMPER:-build/temper} out=runs/demo
 readonly sft_data=$out/data/pronounce.train.jsonl heldout=$out/data/pronounce.heldout.jsonl
-readonly words="prophets lightbulb storyteller"  # held out; shown before and after
+readonly words="prophets gooseberry storyteller"  # held out; shown before and after
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 rm -rf "$out"

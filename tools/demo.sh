@@ -8,6 +8,8 @@ readonly temper=${TEMPER:-build/temper} out=runs/demo
 readonly sft_data=$out/data/pronounce.train.jsonl heldout=$out/data/pronounce.heldout.jsonl
 readonly words="prophets gooseberry storyteller"  # held out; shown before and after
 
+trap 'echo; echo "demo: stopped"; exit 130' INT TERM  # a stopped stage ends the demo, though it saves what it has
+
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 rm -rf "$out"
 mkdir -p "$out"

@@ -14,7 +14,7 @@ class RangeBody {
  public:
   template <class Body>
   requires(!std::is_same_v<std::remove_cvref_t<Body>, RangeBody>)
-      RangeBody(Body&& body)  // NOLINT(google-explicit-constructor): a lambda is meant to pass as an argument
+      RangeBody(Body&& body)  // NOLINT(bugprone-forwarding-reference-overload): the constraint leaves copies alone
       : body_(const_cast<void*>(static_cast<const void*>(std::addressof(body)))),
         call_([](void* target, int64_t begin, int64_t end, int part) {
           (*static_cast<std::remove_reference_t<Body>*>(target))(begin, end, part);

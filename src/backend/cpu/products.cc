@@ -101,7 +101,8 @@ Grid choose_grid(int64_t rows, int64_t cols, int64_t depth, int threads) {
     const int64_t parts_m = std::max<int64_t>(threads / parts_n, 1);
     const auto largest = [](int64_t size, int64_t tile, int64_t parts) {
       const int64_t tiles = (size + tile - 1) / tile;
-      return static_cast<double>((tiles + parts - 1) / parts * tile);
+      const int64_t most = (tiles + parts - 1) / parts;
+      return static_cast<double>(most * tile);
     };
     const double cost = (largest(rows, kCutRows, parts_m) + 8) * (largest(cols, kCutCols, parts_n) + 8);
     if (parts_n == 1 || cost < best_cost) {

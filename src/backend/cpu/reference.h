@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cmath>
-#include <source_location>
 #include <type_traits>
 #include <vector>
 
@@ -98,20 +97,26 @@ void for_each_offset(const View& view, Body body) {
   }
 }
 
+// The caller's place, for messages. (clang-tidy 14 does not know std::source_location.)
+struct Where {
+  const char* file;
+  int line;
+  static Where here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
+};
+
 // CHECKs the shape of an operand; `where` is the op that asks.
-inline void expect_shape(const View& view, const Shape& shape,
-                         std::source_location where = std::source_location::current()) {
+inline void expect_shape(const View& view, const Shape& shape, Where where = Where::here()) {
   if (!view.defined() || !(view.shape == shape))
-    internal::check_failed("operand has the expected shape", where.file_name(), static_cast<int>(where.line()),
+    internal::check_failed("operand has the expected shape", where.file, where.line,
                            fmt::format(" {}, expected {}", view.to_string(), shape.to_string()));
 }
 
 // The elements of a view of the given shape, converted to A.
 template <class A>
-Array<A> load(const View& view, Shape shape, std::source_location where = std::source_location::current()) {
+Array<A> load(const View& view, Shape shape, Where where = Where::here()) {
   expect_shape(view, shape, where);
   const bool integral = view.dtype == DType::kI32 || view.dtype == DType::kI64;
-  CHECK(integral == std::is_integral_v<A>, view.to_string(), where.file_name(), where.line());
+  CHECK(integral == std::is_integral_v<A>, view.to_string(), where.file, where.line);
   Array<A> out(shape);
   A* to = out.data();
   with_dtype(view, [&](auto* from) { for_each_offset(view, [&](int64_t i) { *to++ = convert<A>(from[i]); }); });
@@ -120,14 +125,13 @@ Array<A> load(const View& view, Shape shape, std::source_location where = std::s
 
 // The same for an optional operand: all elements are `otherwise` when it is undefined.
 template <class A>
-Array<A> load_or(const View& view, Shape shape, A otherwise,
-                 std::source_location where = std::source_location::current()) {
+Array<A> load_or(const View& view, Shape shape, A otherwise, Where where = Where::here()) {
   return view.defined() ? load<A>(view, shape, where) : Array<A>(shape, otherwise);
 }
 
 // Rounds an array to the view's dtype.
 template <class A>
-void store(const View& view, const Array<A>& values, std::source_location where = std::source_location::current()) {
+void store(const View& view, const Array<A>& values, Where where = Where::here()) {
   expect_shape(view, values.shape(), where);
   const A* from = values.data();
   with_dtype(view, [&](auto* to) {

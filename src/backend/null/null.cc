@@ -61,6 +61,7 @@ void* alloc(int64_t num_bytes) {
   count.allocated_bytes += num_bytes;
   count.peak_allocated_bytes = std::max(count.peak_allocated_bytes, count.allocated_bytes);
   constexpr uintptr_t kPage = 4096;
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): an address that nobody may read is the point
   return reinterpret_cast<void*>(next.fetch_add((static_cast<uintptr_t>(num_bytes) + kPage - 1) / kPage * kPage));
 }
 void free_block(void*, int64_t num_bytes) { counters().allocated_bytes -= num_bytes; }

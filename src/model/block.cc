@@ -6,6 +6,21 @@ using layers::Ctx;
 using layers::DeviceLayout;
 using layers::RotaryTable;
 
+BlockDims block_dims(const Config& c, int64_t layer) {
+  const bool mtp = layer == c.num_hidden_layers;
+  BlockDims dims{};
+  dims.hyper = {c.hc_mult, c.hidden_size, c.hc_sinkhorn_iters, c.rms_norm_eps, c.hc_eps};
+  auto& a = dims.attention;
+  a.D = c.hidden_size, a.N = c.num_attention_heads, a.H = c.head_dim, a.Q = c.q_lora_rank;
+  a.G = c.o_groups, a.O = c.o_lora_rank, a.eps = c.rms_norm_eps;
+  a.rate = mtp ? 0 : c.compress_rate(layer), a.csa = !mtp && c.layer_types[layer] == AttentionKind::kCsa;
+  if (a.csa)
+    a.indexer = {c.hidden_size, c.q_lora_rank, c.index_n_heads, c.index_head_dim, c.index_topk, a.rate, c.rms_norm_eps};
+  dims.moe = {c.hidden_size, c.moe_intermediate_size,      c.n_routed_experts,      c.num_experts_per_tok,
+              c.vocab_size,  !mtp && c.is_hash_moe[layer], c.routed_scaling_factor, c.swiglu_limit};
+  return dims;
+}
+
 Block::Block(const std::string& prefix, BlockDims dims, layers::Dtypes dtypes)
     : prefix_(prefix),
       dims_(dims),

@@ -8,6 +8,7 @@
 #include "layers/attention.h"
 #include "layers/hyper_connection.h"
 #include "layers/moe.h"
+#include "model/config.h"
 
 namespace temper::model {
 
@@ -16,6 +17,10 @@ struct BlockDims {
   layers::AttentionDims attention;
   layers::MoeDims moe;
 };
+
+// Sizes and kind of a main layer; of the multi-token-prediction block when layer is num_hidden_layers (sliding window,
+// routed by score).
+BlockDims block_dims(const Config& config, int64_t layer);
 
 class Block {
  public:

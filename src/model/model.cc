@@ -10,20 +10,6 @@ namespace {
 using layers::Ctx;
 using layers::Parameter;
 
-BlockDims block_dims(const Config& c, int64_t layer) {
-  BlockDims dims{};
-  dims.hyper = {c.hc_mult, c.hidden_size, c.hc_sinkhorn_iters, c.rms_norm_eps, c.hc_eps};
-  auto& a = dims.attention;
-  a.D = c.hidden_size, a.N = c.num_attention_heads, a.H = c.head_dim, a.Q = c.q_lora_rank;
-  a.G = c.o_groups, a.O = c.o_lora_rank, a.eps = c.rms_norm_eps;
-  a.rate = c.compress_rate(layer), a.csa = c.layer_types[layer] == AttentionKind::kCsa;
-  if (a.csa)
-    a.indexer = {c.hidden_size, c.q_lora_rank, c.index_n_heads, c.index_head_dim, c.index_topk, a.rate, c.rms_norm_eps};
-  dims.moe = {c.hidden_size, c.moe_intermediate_size, c.n_routed_experts,      c.num_experts_per_tok,
-              c.vocab_size,  c.is_hash_moe[layer],    c.routed_scaling_factor, c.swiglu_limit};
-  return dims;
-}
-
 layers::RotarySpec rotary_spec(const Rope& rope, int64_t dims) {
   return {dims,
           rope.rope_theta,

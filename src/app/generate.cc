@@ -32,7 +32,7 @@ std::unique_ptr<train::Inference> open(const GenerateArguments& arguments, int64
 }
 
 std::vector<std::vector<data::Message>> conversations(const GenerateArguments& arguments) {
-  if (arguments.messages.empty()) return {{{"user", arguments.prompt, {}, false}}};
+  if (arguments.messages.empty()) return {{{.role = "user", .content = arguments.prompt}}};
   std::vector<std::vector<data::Message>> out;
   data::for_each_record(arguments.messages,
                         [&](data::Record&& record) { out.push_back(data::record_messages(record)); });
@@ -72,14 +72,14 @@ void generate(const GenerateArguments& arguments) {
 void chat(const GenerateArguments& arguments) {
   const auto inference = open(arguments, 1, arguments.context);
   std::vector<data::Message> messages;
-  if (!arguments.system.empty()) messages.push_back({"system", arguments.system, {}, false});
+  if (!arguments.system.empty()) messages.push_back({.role = "system", .content = arguments.system});
   fmt::print("Write a line to talk; /new starts again, /quit or end of input leaves.\n");
   rollout::GenerateOptions options = arguments.options;
   for (std::string line; fmt::print("> "), std::fflush(stdout), std::getline(std::cin, line);) {
     if (line == "/quit") break;
     if (line == "/new") messages.resize(arguments.system.empty() ? 0 : 1);
     if (line.empty() || line == "/new") continue;
-    messages.push_back({"user", line, {}, false});
+    messages.push_back({.role = "user", .content = line});
     const auto prompt = data::encode_prompt(messages, {}, inference->tokenizer(), "chat");
     const int64_t room = arguments.context - static_cast<int64_t>(prompt.size());
     if (room <= 0) {
@@ -92,7 +92,7 @@ void chat(const GenerateArguments& arguments) {
     if (answer.empty()) {
       messages.pop_back();
     } else {
-      messages.push_back({"assistant", answer, {}, false});
+      messages.push_back({.role = "assistant", .content = answer});
     }
     ++options.seed;  // another draw for the next turn
   }

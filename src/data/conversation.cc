@@ -23,6 +23,10 @@ void check_role(const Message& message, size_t index, std::string_view origin) {
   if (role == "tool")
     fail(ErrorCode::kUnsupported, "{}: message {} has the role \"tool\"; tool results are not rendered yet", origin,
          index);
+  if (!message.tools.empty() || !message.response_format.empty() || !message.tool_calls.empty() ||
+      !message.task.empty())
+    fail(ErrorCode::kUnsupported, "{}: message {} has tools, tool calls, a response format or a task; not rendered yet",
+         origin, index);
   if (!asks(message) && role != "system" && role != "assistant" && role != "latest_reminder")
     fail(ErrorCode::kInvalidArgument,
          "{}: message {} has the unknown role \"{}\"; known are system, user, assistant, developer, latest_reminder",

@@ -20,14 +20,30 @@
 
 namespace temper::data {
 
+// A call of a tool by the assistant.
+struct ToolCall {
+  std::string id = {};  // ties a result to its call; not rendered
+  std::string name = {};
+  std::string arguments = {};  // JSON text of an object, as given; any other text is rendered as one parameter
+};
+
 struct Message {
-  std::string role;  // system | user | assistant | developer | latest_reminder
-  std::string content;
-  std::string reasoning_content;  // of an assistant; rendered in thinking mode only
-  bool without_eos = false;       // "wo_eos": this assistant message is not ended
+  std::string role = {};  // system | user | assistant | developer | tool | latest_reminder
+  std::string content = {};
+  std::string reasoning_content = {};     // of an assistant; rendered in thinking mode only
+  std::string tools = {};                 // of a system or developer: JSON text of a list of tools; empty = none
+  std::string response_format = {};       // of a system or developer: JSON text of a schema; empty = none
+  std::vector<ToolCall> tool_calls = {};  // of an assistant
+  std::string tool_call_id = {};          // of a tool: the call that this is the result of
+  std::string task = {};                  // of a user: action | query | authority | domain | title | read_url
+  bool without_eos = false;               // "wo_eos": this assistant message is not ended
 };
 
 enum class ConversationMode : uint8_t { kChat, kThinking };
+
+// How long the model is asked to think. Only kMax changes the text, and only in thinking mode: by a fixed block at its
+// very start (architecture page 11.5).
+enum class ReasoningEffort : uint8_t { kNone, kLow, kHigh, kMax };
 
 struct ConversationOptions {
   ConversationMode mode = ConversationMode::kChat;
@@ -35,6 +51,7 @@ struct ConversationOptions {
   // messages before it are left out.
   bool drop_thinking = true;
   bool train_on_history = true;  // false: only the last assistant message is trained
+  ReasoningEffort effort = ReasoningEffort::kNone;
 };
 
 // A stretch of the rendered conversation: one special token, or text.

@@ -64,7 +64,7 @@ class Matcher {
       return;
     }
     const auto name = parse_tensor_name(stored.name);
-    if (!name && is_quantisation_scale(stored.name)) return quantised_.push_back(stored.name);
+    if (!name && weight_of_scale(stored.name)) return quantised_.push_back(stored.name);
     const auto at = name ? by_name_.find(name->parameter) : by_name_.end();
     if (at == by_name_.end())
       return problems_.add(

@@ -148,7 +148,8 @@ void Moe::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& sav
   const View dweight_TK = scratch_.dweight_TK.first(T), dz_TE = scratch_.dz_TE.first(T);
   backward_shared(ctx, dh_TD, dy_TD, h_TD, saved);
   backward_routed(ctx, dh_TD, dweight_TK, dy_TD, h_TD, saved);
-  ctx.ops.router_weights_backward(ctx.stream, dz_TE, dweight_TK, saved.weight_TK, saved.z_TE, expert_TK, dims_.scaling);
+  ctx.ops.router_weights_backward(ctx.stream, dz_TE, dweight_TK, saved.weight_TK, saved.z_TE, expert_TK, dims_.scaling,
+                                  View(), 0);
   router_.backward_weight(ctx, dz_TE, h_TD);
   router_.backward_input(ctx, dh_TD, dz_TE, 1);
 }

@@ -8,8 +8,8 @@ namespace {
 
 using Lengths = std::vector<int64_t>;
 
-void add_compress(std::vector<OpCase>& cases, const Lengths& lengths, int64_t rate, int64_t H, bool overlap,
-                  Kind grad) {
+void add_compress(std::vector<OpCase>& cases, const Lengths& lengths, int64_t rate, int64_t H, bool overlap, Kind grad,
+                  bool trained = true) {
   const PackedRows rows = pack_rows(lengths, 8, rate);
   const int64_t T = rows.T(), C = rows.C(), Z = overlap ? 2 * H : H;
   const std::string label = fmt::format("{} tokens, rate {}, H {}{}", T, rate, H, overlap ? ", overlapping" : "");
@@ -26,13 +26,13 @@ void add_compress(std::vector<OpCase>& cases, const Lengths& lengths, int64_t ra
   }
   OpCase c(OpId::compress_backward, label);
   const int dz = c.out("dz", grad, {T, Z}), dg = c.out("dg", grad, {T, Z}),
-            dape = c.inout("dape", Kind::kAcc, {rate, Z}, 1);
+            dape = c.inout("dape", Kind::kAcc, {rate, Z}, 1);  // as it was, if it is not passed
   const int dv = c.in("dv", Kind::kAcc, {C, H}, 1), z = c.in("z", Kind::kAcc, {T, Z}, 1),
             g = c.in("g", Kind::kAcc, {T, Z}, 2);
   const int ape = c.in("ape", Kind::kAcc, {rate, Z}, 1), row = c.in("row", Kind::kI32, {C}, rows.row_C);
   const int prev = c.in("prev_row", Kind::kI32, {C}, rows.prev_row_C);
   c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
-    ops.compress_backward(s, v[dz], v[dg], v[dape], v[dv], v[z], v[g], v[ape],
+    ops.compress_backward(s, v[dz], v[dg], trained ? v[dape] : View(), v[dv], v[z], v[g], v[ape],
                           {v[row], overlap ? v[prev] : View(), rate});
   };
   cases.push_back(c);
@@ -83,6 +83,7 @@ struct AttentionCase {
   Lengths lengths;
   int64_t window, rate, N, H, most;
   Entries entries;
+  bool trained = true;  // dsink is passed
   const char* name() const {
     return entries == Entries::kNone ? "window only" : entries == Entries::kAll ? "all entries" : "selected";
   }
@@ -153,10 +154,41 @@ void add_attention(std::vector<OpCase>& cases, const AttentionCase& a) {
   const int dsink = b.inout("dsink", Kind::kAcc, {a.N}, 1);
   const int workspace = b.scratch("workspace", Kind::kAcc, {cpu().device.info().num_threads, T + C, a.H});
   b.call = [=](const OpTable& ops, Stream* s, const Views& v) {
-    ops.attention_backward(s, v[dq], v[dc], dk < 0 ? View() : v[static_cast<size_t>(dk)], v[dsink], v[dout], v[o],
-                           v[lse], v[bs.q], v[bs.c], bs.keys(v), v[bs.sink], bs.ranges(v), scale, v[workspace]);
+    ops.attention_backward(s, v[dq], v[dc], dk < 0 ? View() : v[static_cast<size_t>(dk)], a.trained ? v[dsink] : View(),
+                           v[dout], v[o], v[lse], v[bs.q], v[bs.c], bs.keys(v), v[bs.sink], bs.ranges(v), scale,
+                           v[workspace]);
   };
   cases.push_back(b);
+}
+
+// Teacher and pupil draw apart: their distributions differ, as at the start of a warm-up. lse lies where the softmax of
+// exp(`shift`) times more mass outside the entries would put it.
+void add_indexer_loss(std::vector<OpCase>& cases, const AttentionCase& a, int64_t I, int64_t P, double shift) {
+  const PackedRows rows = pack_rows(a.lengths, a.window, a.rate);
+  const int64_t T = rows.T(), C = rows.C();
+  OpCase c(OpId::indexer_loss, fmt::format("{} tokens, {} entries, {} x {}, teacher {} x {}, {}, lse + {}", T, C, I, P,
+                                           a.N, a.H, a.name(), shift));
+  const int loss = c.inout("loss", Kind::kAcc, {1}, 1), dq = c.out("dq", Kind::kAct, {T, I, P});
+  const int dk = c.out("dk", Kind::kAcc, {C, P}), dw = c.out("dw", Kind::kAct, {T, I});
+  const int q = c.in("q", Kind::kAct, {T, I, P}, 1), k = c.in("k", Kind::kAct, {C, P}, 1);
+  const int w = c.in("w", Kind::kAcc, {T, I}, 1);
+  auto lse_values = c.draw(Kind::kAcc, T * a.N, 1);
+  for (double& value : lse_values) value = static_cast<float>(value + shift);
+  const int query = c.in("query", Kind::kAct, {T, a.N, a.H}, 1.5), entry = c.in("entry", Kind::kAct, {C, a.H}, 1);
+  const int lse = c.in("lse", Kind::kAcc, {T, a.N}, lse_values);
+  const int begin = c.in("entry_begin", Kind::kI32, {T}, rows.entry_begin_T),
+            count = c.in("entry_count", Kind::kI32, {T}, rows.entry_count_T);
+  const bool chosen = a.entries == Entries::kSelected;
+  const int selected = chosen ? c.in("selected", Kind::kI32, {T, a.most}, choose(c, rows, a.most)) : -1;
+  const int workspace = c.scratch("workspace", Kind::kAcc, {cpu().device.info().num_threads, C, P});
+  const double attention_scale = 1 / std::sqrt(static_cast<double>(a.H)),
+               index_scale = 1 / std::sqrt(static_cast<double>(I * P));
+  c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
+    const KeyRanges ranges{{}, {}, v[begin], v[count], chosen ? v[static_cast<size_t>(selected)] : View(), 0};
+    ops.indexer_loss(s, v[loss], v[dq], v[dk], v[dw], v[q], v[k], v[w], v[query], v[entry], v[lse], ranges,
+                     attention_scale, index_scale, 0.5, v[workspace]);
+  };
+  cases.push_back(c);
 }
 
 }  // namespace
@@ -169,6 +201,7 @@ void add_attention_cases(std::vector<OpCase>& cases) {
     add_compress(cases, {100, 70}, 16, 40, false, grad);
   }
   add_compress(cases, {3, 2}, 4, 8, true, Kind::kAct);  // no entry at all
+  add_compress(cases, {40, 30}, 4, 24, true, Kind::kAct, false);
   for (const bool ties : {false, true}) {
     add_index(cases, {29, 2, 17}, 4, 3, 10, 3, ties);
     add_index(cases, {150, 90}, 4, 4, 32, 8, ties);
@@ -178,6 +211,13 @@ void add_attention_cases(std::vector<OpCase>& cases) {
     add_attention(cases, {{7, 1, 5}, 3, 2, 3, 6, 2, entries});
     add_attention(cases, {{50, 33}, 16, 4, 4, 33, 5, entries});
     add_attention(cases, {{120, 9}, 32, 8, 8, 64, 7, entries});
+    add_attention(cases, {{21, 9}, 8, 4, 3, 16, 3, entries, false});
+  }
+  for (const Entries entries : {Entries::kAll, Entries::kSelected}) {
+    add_indexer_loss(cases, {{9, 3, 14}, 8, 4, 3, 7, 2, entries}, 3, 5, 2);
+    add_indexer_loss(cases, {{150, 90}, 8, 4, 4, 32, 8, entries}, 4, 16, 4);
+    add_indexer_loss(cases, {{130, 2}, 8, 2, 9, 40, 40, entries}, 20, 24, 100);
+    add_indexer_loss(cases, {{900}, 8, 4, 2, 16, 200, entries}, 2, 8, 3);
   }
 }
 

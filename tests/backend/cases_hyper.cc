@@ -16,7 +16,8 @@ struct Sizes {
 constexpr int64_t kIters = 20;
 constexpr double kEps = 1e-6;
 
-void add_coefficients(std::vector<OpCase>& cases, const Sizes& z) {
+// trained: the gradients of fn, base and scale are asked for.
+void add_coefficients(std::vector<OpCase>& cases, const Sizes& z, bool trained) {
   const int64_t B = z.M * z.D;
   const bool full = !z.head;
   const double fn_scale = 1 / std::sqrt(static_cast<double>(B));
@@ -60,9 +61,10 @@ void add_coefficients(std::vector<OpCase>& cases, const Sizes& z) {
             dpost = full ? c.in("dpost", Kind::kAcc, {z.T, z.M}, 1) : -1;
   const int dcomb = full ? c.in("dcomb", Kind::kAcc, {z.T, z.M, z.M}, 1) : -1;
   c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
-    ops.hc_coefficients_backward(s, v[dx], v[dfn], v[dbase], v[dscale], v[dpre], full ? v[dpost] : View(),
-                                 full ? v[dcomb] : View(), v[x], v[mix], v[rstd], v[fn], v[base], v[scale], kIters,
-                                 kEps);
+    const auto wanted = [&](int i) { return trained ? v[static_cast<size_t>(i)] : View(); };
+    ops.hc_coefficients_backward(s, v[dx], wanted(dfn), wanted(dbase), wanted(dscale), v[dpre],
+                                 full ? v[dpost] : View(), full ? v[dcomb] : View(), v[x], v[mix], v[rstd], v[fn],
+                                 v[base], v[scale], kIters, kEps);
   };
   cases.push_back(c);
 }
@@ -115,7 +117,8 @@ void add_hyper_cases(std::vector<OpCase>& cases) {
   for (const bool head : {false, true})
     for (const Sizes& z :
          {Sizes{1, 4, 3, head}, Sizes{70, 4, 67, head}, Sizes{19, 2, 33, head}, Sizes{150, 4, 160, head}})
-      add_coefficients(cases, z);
+      add_coefficients(cases, z, true);
+  for (const bool head : {false, true}) add_coefficients(cases, {70, 4, 67, head}, false);
   for (const Sizes& z :
        {Sizes{1, 4, 3, false}, Sizes{70, 4, 67, false}, Sizes{19, 2, 33, false}, Sizes{150, 4, 160, false}})
     add_mixing(cases, z);

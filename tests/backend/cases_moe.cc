@@ -48,14 +48,55 @@ void add_router(std::vector<OpCase>& cases, int64_t T, int64_t K, int64_t E) {
     };
     cases.push_back(c);
   }
-  OpCase c(OpId::router_weights_backward, label);
+}
+
+enum class Balance { kNone, kUnreported, kReported };
+
+void add_router_backward(std::vector<OpCase>& cases, int64_t T, int64_t K, int64_t E, Balance mode) {
+  OpCase c(OpId::router_weights_backward,
+           fmt::format("{} tokens, {} of {} experts, balance {}", T, K, E, static_cast<int>(mode)));
   const int dz = c.out("dz", Kind::kAct, {T, E}), dweight = c.in("dweight", Kind::kAcc, {T, K}, 1);
   const int weight = c.in("weight", Kind::kAcc, {T, K}, 0.4);
   const int z = c.in("z", Kind::kAcc, {T, E}, logits(c, T * E)),
             index = c.in("index", Kind::kI32, {T, K}, choices(c, T, K, E));
+  const int loss = c.inout("balance", Kind::kAcc, {1}, 1);  // as it was, unless it is asked for
+  const double balance = mode == Balance::kNone ? 0 : 40;   // of the size of the other part
   c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
-    ops.router_weights_backward(s, v[dz], v[dweight], v[weight], v[z], v[index], 2.5);
+    ops.router_weights_backward(s, v[dz], v[dweight], v[weight], v[z], v[index], 2.5,
+                                mode == Balance::kUnreported ? View() : v[loss], balance);
   };
+  cases.push_back(c);
+}
+
+void add_balance(std::vector<OpCase>& cases, int64_t T, int64_t K, int64_t E) {
+  const std::string label = fmt::format("{} tokens, {} of {} experts", T, K, E);
+  {
+    OpCase c(OpId::expert_load, label);
+    std::vector<double> before;
+    for (int64_t e = 0; e < E; ++e) before.push_back(static_cast<double>(3 * e));
+    const int load = c.inout("load", Kind::kI32, {E}, before);
+    const int index = c.in("index", Kind::kI32, {T, K}, choices(c, T, K, E));
+    c.call = [=](const OpTable& ops, Stream* s, const Views& v) { ops.expert_load(s, v[load], v[index]); };
+    cases.push_back(c);
+  }
+  OpCase c(OpId::router_bias_update, label);
+  std::vector<double> loads;
+  for (int64_t e = 0; e < E; ++e) loads.push_back(static_cast<double>(e % 3));
+  const int bias = c.inout("bias", Kind::kAcc, {E}, 0.1), load = c.in("load", Kind::kI32, {E}, loads);
+  c.call = [=](const OpTable& ops, Stream* s, const Views& v) { ops.router_bias_update(s, v[bias], v[load], 1e-3); };
+  cases.push_back(c);
+}
+
+// Given rows for every third token, whole or with -1 behind the first place; -1 elsewhere.
+void add_override(std::vector<OpCase>& cases, int64_t T, int64_t K) {
+  OpCase c(OpId::override_rows, fmt::format("{} x {}", T, K));
+  std::vector<double> before, given;
+  for (int64_t i = 0; i < T * K; ++i) {
+    before.push_back(static_cast<double>(i));
+    given.push_back(i / K % 3 == 1 && (i % K == 0 || i / K % 2 == 0) ? static_cast<double>(100 + i) : -1);
+  }
+  const int index = c.inout("index", Kind::kI32, {T, K}, before), from = c.in("given", Kind::kI32, {T, K}, given);
+  c.call = [=](const OpTable& ops, Stream* s, const Views& v) { ops.override_rows(s, v[index], v[from]); };
   cases.push_back(c);
 }
 
@@ -104,6 +145,16 @@ void add_moe_cases(std::vector<OpCase>& cases) {
   add_router(cases, 70, 6, 64);
   add_router(cases, 33, 3, 19);
   add_router(cases, 9, 4, 4);
+  for (const Balance mode : {Balance::kNone, Balance::kUnreported, Balance::kReported}) {
+    add_router_backward(cases, 5, 2, 3, mode);
+    add_router_backward(cases, 200, 6, 64, mode);
+    add_router_backward(cases, 33, 3, 19, mode);
+    add_router_backward(cases, 9, 4, 4, mode);
+  }
+  add_balance(cases, 5, 2, 3);
+  add_balance(cases, 70, 6, 65);
+  add_override(cases, 7, 1);
+  add_override(cases, 41, 6);
   add_hash(cases, 7, 3, 11);
   add_hash(cases, 200, 6, 50);
   add_dispatch(cases, 5, 2, 4, 1);

@@ -131,6 +131,69 @@ TEST(Attention, SinkTakesItsShare) {
   EXPECT_DOUBLE_EQ(o[0], 3 * std::exp(l) / (std::exp(l) + std::exp(0.5)));
 }
 
+// An indexer and the attention that teaches it, on the same entries.
+struct Taught {
+  PackedRows rows;
+  bool chosen;
+  int64_t T = rows.T(), C = rows.C(), I = 2, P = 3, N = 2, H = 4;
+  Indices begin = Indices::of(rows.entry_begin_T), count = Indices::of(rows.entry_count_T),
+          selected = some_entries(rows);
+  Tensor q = Tensor::random({T, I, P}, 11), k = Tensor::random({C, P}, 12), w = Tensor::random({T, I}, 13);
+  Tensor query = Tensor::random({T, N, H}, 14), entry = Tensor::random({C, H}, 15), lse = Tensor::random({T, N}, 16);
+  Tensor loss{{1}}, dq{{T, I, P}}, dk{{C, P}}, dw{{T, I}}, workspace{{1, C, P}};
+
+  double run(double coefficient) {
+    const KeyRanges ranges{{}, {}, begin.view(), count.view(), chosen ? selected.view() : View(), 0};
+    loss[0] = 0;
+    ops.indexer_loss(nullptr, loss.view(), dq.view(), dk.view(), dw.view(), q.view(), k.view(), w.view(), query.view(),
+                     entry.view(), lse.view(), ranges, 0.5, 0.8, coefficient, workspace.view());
+    return loss[0];
+  }
+  // The smallest |<q, k>|: a difference quotient across the kink of max(0, .) is no derivative.
+  double distance_to_kink() const {
+    double least = 1e9;
+    for (size_t row = 0; row < static_cast<size_t>(T * I); ++row)
+      for (size_t e = 0; e < static_cast<size_t>(C); ++e) {
+        double product = 0;
+        for (size_t p = 0; p < static_cast<size_t>(P); ++p)
+          product += q[row * static_cast<size_t>(P) + p] * k[e * static_cast<size_t>(P) + p];
+        least = std::min(least, std::abs(product));
+      }
+    return least;
+  }
+};
+
+TEST(GradientAttention, IndexerLoss) {
+  for (const bool chosen : {false, true}) {
+    SCOPED_TRACE(chosen ? "selected entries" : "all visible entries");
+    Taught a{pack_rows({7, 1, 6}, 3, 2), chosen};
+    ASSERT_GT(a.distance_to_kink(), 0.01);
+    a.run(0.3);
+    const Tensor dq = a.dq, dk = a.dk, dw = a.dw;
+    const auto loss = [&] { return 0.3 * a.run(0); };
+    expect_gradient("q", a.q, dq, loss);
+    expect_gradient("k", a.k, dk, loss);
+    expect_gradient("w", a.w, dw, loss);
+    for (size_t i = 0; i < dw.size(); ++i) {
+      if (a.rows.entry_count_T[i / 2] < 2) EXPECT_EQ(dw[i], 0) << i;  // nothing to choose
+    }
+  }
+}
+
+// Two entries, one head each: pi = (e, 1) / (e + 1) and, with no weight, rho = (1/2, 1/2). What window and sink take
+// from the entries (lse) is divided out, down to where P itself underflows.
+TEST(Attention, IndexerLossIsTheDivergenceFromAttention) {
+  for (const double lse : {0.0, 3.0, 2000.0}) {
+    Taught a{pack_rows({4}, 3, 2), false};
+    a.N = a.H = 1;
+    a.query = Tensor::of({4, 1, 1}, {2, 2, 2, 2}), a.entry = Tensor::of({2, 1}, {1, 0});
+    a.lse = Tensor::of({4, 1}, {lse, lse, lse, lse}), a.w = Tensor({4, 2});
+    const double p = std::exp(1.0) / (std::exp(1.0) + 1);
+    // Queries 1 and 2 see one entry, where both distributions are 1; query 3 sees two.
+    EXPECT_NEAR(a.run(1), p * std::log(2 * p) + (1 - p) * std::log(2 * (1 - p)), 1e-12) << lse;
+  }
+}
+
 TEST(Attention, IndexTakesTheBestInAscendingOrderAndTheLowerOfEquals) {
   // One indexer head of one channel: scores are 1, 3, 3, 0, 3 times w = 1; the last query weighs with -1.
   Tensor q = Tensor::of({4, 1, 1}, {1, 1, 1, 1}), k = Tensor::of({5, 1}, {1, 3, 3, -2, 3}),

@@ -10,6 +10,11 @@ namespace {
 
 const OpTable& ops = cpu_reference().ops;
 
+void backward(Tensor& dz, Tensor& dweight, Tensor& weight, Tensor& z, Indices& index, double scaling) {
+  ops.router_weights_backward(nullptr, dz.view(), dweight.view(), weight.view(), z.view(), index.view(), scaling,
+                              View(), 0);
+}
+
 TEST(GradientMoe, RouterWeights) {
   const int64_t T = 3, K = 2, E = 5;
   Tensor z = Tensor::random({T, E}, 1, 2), dweight = Tensor::random({T, K}, 2), weight({T, K}), dz({T, E});
@@ -21,9 +26,56 @@ TEST(GradientMoe, RouterWeights) {
     return dot(weight, dweight);
   };
   loss();
-  ops.router_weights_backward(nullptr, dz.view(), dweight.view(), weight.view(), z.view(), index.view(), 1.5);
+  backward(dz, dweight, weight, z, index, 1.5);
   expect_gradient("z", z, dz, loss);
   EXPECT_EQ(dz[1], 0);  // not chosen
+}
+
+TEST(GradientMoe, RouterWeightsAndBalance) {
+  const int64_t T = 4, K = 2, E = 5;
+  const double balance = 0.7;
+  Tensor z = Tensor::random({T, E}, 1, 2), dweight = Tensor::random({T, K}, 2), weight({T, K}), dz({T, E});
+  z[0] = 25;
+  z[7] = -3.5;
+  Indices index({T, K}, {0, 3, 1, 3, 4, 3, 0, 2});
+  Tensor term({1}), unused({T, E});
+  const auto loss = [&] {
+    ops.router_weights_forward(nullptr, weight.view(), z.view(), index.view(), 1.5);
+    term[0] = 0;
+    ops.router_weights_backward(nullptr, unused.view(), dweight.view(), weight.view(), z.view(), index.view(), 1.5,
+                                term.view(), balance);
+    return dot(weight, dweight) + balance * term[0];
+  };
+  loss();
+  ops.router_weights_backward(nullptr, dz.view(), dweight.view(), weight.view(), z.view(), index.view(), 1.5, View(),
+                              balance);
+  expect_gradient("z", z, dz, loss);
+}
+
+// Two tokens with scores in the ratio 3 : 1 that both choose expert 0: F = (2, 0), P = (3/4, 1/4), L = 3/2. With one
+// token for each expert F = (1, 1) and L = 1, whatever the scores.
+TEST(Moe, BalanceLossIsOneWhereLoadsAreEven) {
+  const auto logit = [](double score) { return std::log(std::expm1(score * score)); };
+  Tensor z = Tensor::of({2, 2}, {logit(1.5), logit(0.5), logit(3), logit(1)}), weight({2, 1}), dz({2, 2});
+  Tensor loss = Tensor::of({1}, {10});
+  Indices both({2, 1}, {0, 0}), even({2, 1}, {0, 1});
+  ops.router_weights_backward(nullptr, dz.view(), weight.view(), weight.view(), z.view(), both.view(), 1, loss.view(),
+                              1e-4);
+  EXPECT_NEAR(loss[0], 11.5, 1e-12);
+  ops.router_weights_backward(nullptr, dz.view(), weight.view(), weight.view(), z.view(), even.view(), 1, loss.view(),
+                              1e-4);
+  EXPECT_NEAR(loss[0], 12.5, 1e-12);
+}
+
+TEST(Moe, LoadsMoveTheBiasTowardsTheMean) {
+  Indices index({3, 2}, {0, 1, 0, 1, 0, 2});
+  std::vector<int32_t> load(4);
+  ops.expert_load(nullptr, View(load.data(), DType::kI32, {4}), index.view());
+  EXPECT_EQ(load, (std::vector<int32_t>{3, 2, 1, 0}));
+  load[3] = 2;  // mean 2
+  Tensor bias = Tensor::of({4}, {1, 1, 1, 1});
+  ops.router_bias_update(nullptr, bias.view(), View(load.data(), DType::kI32, {4}), 0.25);
+  EXPECT_EQ(std::vector<double>({bias[0], bias[1], bias[2], bias[3]}), std::vector<double>({0.75, 1, 1.25, 1}));
 }
 
 // Far below zero sigmoid(z) and s both underflow; the slope is s / 2 and nothing is 0/0. With both experts equal the
@@ -33,7 +85,7 @@ TEST(GradientMoe, RouterUnderflowHasAFiniteSlope) {
     Tensor z = Tensor::of({1, 2}, {depth, depth}), dweight = Tensor::of({1, 2}, {1, 0}), weight({1, 2}), dz({1, 2});
     Indices index({1, 2}, {0, 1});
     ops.router_weights_forward(nullptr, weight.view(), z.view(), index.view(), 2);
-    ops.router_weights_backward(nullptr, dz.view(), dweight.view(), weight.view(), z.view(), index.view(), 2);
+    backward(dz, dweight, weight, z, index, 2);
     EXPECT_NEAR(weight[0], 1, 1e-6) << depth;
     EXPECT_NEAR(dz[0], 0.25, depth < -20 ? 1e-6 : 2e-3) << depth;
     EXPECT_NEAR(dz[1], -0.25, depth < -20 ? 1e-6 : 2e-3) << depth;
@@ -41,7 +93,7 @@ TEST(GradientMoe, RouterUnderflowHasAFiniteSlope) {
   Tensor z = Tensor::of({1, 2}, {-2000, -2000}), dweight = Tensor::of({1, 2}, {1, 0}), weight({1, 2}), dz({1, 2});
   Indices index({1, 2}, {0, 1});
   ops.router_weights_forward(nullptr, weight.view(), z.view(), index.view(), 2);
-  ops.router_weights_backward(nullptr, dz.view(), dweight.view(), weight.view(), z.view(), index.view(), 2);
+  backward(dz, dweight, weight, z, index, 2);
   EXPECT_TRUE(std::isfinite(weight[0]) && std::isfinite(dz[0])) << weight[0] << " " << dz[0];
 }
 

@@ -132,6 +132,11 @@ int OpCase::inout(std::string name, Kind kind, Shape shape, double scale, Window
   return add({std::move(name), kind, Role::kInOut, shape, std::move(window), std::move(values)});
 }
 
+int OpCase::inout(std::string name, Kind kind, Shape shape, std::vector<double> values) {
+  CHECK(static_cast<int64_t>(values.size()) == shape.size(), name, values.size(), shape.to_string());
+  return add({std::move(name), kind, Role::kInOut, shape, {}, std::move(values)});
+}
+
 int OpCase::out(std::string name, Kind kind, Shape shape, Window window) {
   return add({std::move(name), kind, Role::kOut, shape, std::move(window), {}});
 }

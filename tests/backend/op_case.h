@@ -46,6 +46,7 @@ class OpCase {
   int in(std::string name, Kind kind, Shape shape, double scale, Window window = {});
   int in(std::string name, Kind kind, Shape shape, std::vector<double> values, Window window = {});
   int inout(std::string name, Kind kind, Shape shape, double scale, Window window = {});
+  int inout(std::string name, Kind kind, Shape shape, std::vector<double> values);
   int out(std::string name, Kind kind, Shape shape, Window window = {});
   int scratch(std::string name, Kind kind, Shape shape);
 

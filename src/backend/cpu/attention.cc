@@ -127,7 +127,7 @@ void attention_backward(Stream* stream, Out dq_TNH, Out dc_JH, Out dk_CH, InOut 
   sum_slices(slices, &AttentionSlice::key_begin, &AttentionSlice::key_end, 0, dc_JH);
   if (dk_CH.defined())
     sum_slices(slices, &AttentionSlice::entry_begin, &AttentionSlice::entry_end, num_window_rows, dk_CH);
-  for (int part = 0; part < num_parts; ++part) {
+  for (int part = 0; part < num_parts && dsink_N.defined(); ++part) {
     for (int64_t n = 0; n < num_heads; ++n) dsink_N.data<float>()[n] += dsinks[part * num_heads + n];
   }
 }

@@ -67,14 +67,15 @@ void compress_backward(Stream* stream, Out dz_TZ, Out dg_TZ, InOut dape_mZ, In d
   if (operands.prev_row != nullptr) zero(operands, num_tokens, operands.prev_row, num_entries, 0, dim);
   zero(operands, num_tokens, operands.row, num_entries, operands.width - dim, dim);
 
-  // dape is summed in one slice per thread, then in the order of the threads.
-  const int64_t size = dape_mZ.size();
+  // dape is summed in one slice per thread (also where it is not asked for), then in the order of the threads.
+  const int64_t size = ape_mZ.size();
   float* slices = call_floats(size * num_threads());
   std::fill_n(slices, size * num_threads(), 0.0f);
   const auto kernel = dz_TZ.dtype == DType::kF32 ? TEMPER_BEST_ISA(compress_backward_entries<float>)
                                                  : TEMPER_BEST_ISA(compress_backward_entries<bf16>);
   parallel_for(num_entries, 1,
                [&](int64_t begin, int64_t end, int thread) { kernel(begin, end, operands, slices + thread * size); });
+  if (!dape_mZ.defined()) return;
   float* dape = dape_mZ.data<float>();
   for (int s = 0; s < num_threads(); ++s) {
     for (int64_t i = 0; i < size; ++i) dape[i] += slices[s * size + i];

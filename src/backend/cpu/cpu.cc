@@ -12,6 +12,7 @@ OpTable reference_ops() {
   register_reference_rows(ops);
   register_reference_hyper(ops);
   register_reference_attention(ops);
+  register_reference_indexer(ops);
   register_reference_moe(ops);
   register_reference_optimizer(ops);
   return ops;

@@ -134,7 +134,9 @@ void hc_coefficients_backward(Stream* stream, InOut dx_TMD, InOut dfn_YB, InOut 
                                                         sinkhorn_iters, hc_eps);
   const int64_t outputs = fn_YB.dim(0), width = fn_YB.dim(1), num_groups = scale_G.dim(0);
   constexpr int64_t kMaxGroups = 3;
-  const int64_t slice = round_up(outputs * width + outputs + kMaxGroups, 16);
+  const bool trained = dfn_YB.defined();
+  CHECK(dbase_Y.defined() == trained && dscale_G.defined() == trained, dbase_Y.to_string(), dscale_G.to_string());
+  const int64_t fn_size = trained ? outputs * width : 0, slice = round_up(fn_size + outputs + kMaxGroups, 16);
   float* panels = call_floats(panels_size(outputs, width) + slice * num_threads());
   float* slices = panels + panels_size(outputs, width);
   TEMPER_BEST_ISA(hc_pack_fn_rows)(panels, fn_YB.data<float>(), outputs, width);
@@ -158,12 +160,13 @@ void hc_coefficients_backward(Stream* stream, InOut dx_TMD, InOut dfn_YB, InOut 
   parallel_for(x_TMD.dim(0), kGrainTokens, [&](int64_t begin, int64_t end, int thread) {
     float* mine = slices + thread * slice;
     std::fill_n(mine, slice, 0.0f);
-    kernel(begin, end, operands, mine, mine + outputs * width, mine + outputs * width + outputs);
+    kernel(begin, end, operands, trained ? mine : nullptr, mine + fn_size, mine + fn_size + outputs);
     num_slices.fetch_add(1, std::memory_order_relaxed);
   });
-  add_slices(dfn_YB.data<float>(), slices, slice, outputs * width, num_slices);
-  add_slices(dbase_Y.data<float>(), slices + outputs * width, slice, outputs, num_slices);
-  add_slices(dscale_G.data<float>(), slices + outputs * width + outputs, slice, num_groups, num_slices);
+  if (!trained) return;
+  add_slices(dfn_YB.data<float>(), slices, slice, fn_size, num_slices);
+  add_slices(dbase_Y.data<float>(), slices + fn_size, slice, outputs, num_slices);
+  add_slices(dscale_G.data<float>(), slices + fn_size + outputs, slice, num_groups, num_slices);
 }
 
 }  // namespace

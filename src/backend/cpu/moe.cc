@@ -1,5 +1,8 @@
 // Routing on the CPU: splits tokens over threads and calls the kernels of the best instruction level. f64 operands go
-// to the scalar reference. combine lives with the other row movements (rows_movement.cc).
+// to the scalar reference, as does router_bias_update, of a few hundred elements a step. combine lives with the other
+// row movements (rows_movement.cc).
+#include "backend/cpu/moe.h"
+
 #include "backend/cpu/cpu_internal.h"
 
 #define TEMPER_KERNELS "backend/cpu/moe_kernels.inc"
@@ -44,22 +47,58 @@ void router_weights_forward(Stream* stream, Out weight_TK, In z_TE, In index_TK,
   });
 }
 
-template <class T>
-void weights_backward(const View& dz_TE, const View& dweight_TK, const View& weight_TK, const View& z_TE,
-                      const View& index_TK, float scaling) {
-  const auto kernel = TEMPER_BEST_ISA(router_weights_backward_tokens<T>);
-  parallel_for(index_TK.dim(0), kGrainTokens, [&](int64_t begin, int64_t end, int) {
-    kernel(begin, end, z_TE.dim(1), index_TK.dim(1), dz_TE.data<T>(), dweight_TK.data<float>(), weight_TK.data<float>(),
-           z_TE.data<float>(), index_TK.data<int32_t>(), scaling);
-  });
+// count_e += number of (token, slot) pairs that chose expert e.
+void count_choices(int32_t* count, const View& index_TK, int64_t experts) {
+  const int32_t* index = index_TK.data<int32_t>();
+  for (int64_t i = 0; i < index_TK.size(); ++i) {
+    CHECK(index[i] >= 0 && index[i] < experts, i, index[i], experts);
+    ++count[index[i]];
+  }
 }
 
 void router_weights_backward(Stream* stream, Out dz_TE, In dweight_TK, In weight_TK, In z_TE, In index_TK,
-                             double scaling) {
+                             double scaling, InOut balance_1, double balance) {
   if (z_TE.dtype != DType::kF32)
-    return cpu_reference().ops.router_weights_backward(stream, dz_TE, dweight_TK, weight_TK, z_TE, index_TK, scaling);
-  const auto run = dz_TE.dtype == DType::kF32 ? weights_backward<float> : weights_backward<bf16>;
-  run(dz_TE, dweight_TK, weight_TK, z_TE, index_TK, static_cast<float>(scaling));
+    return cpu_reference().ops.router_weights_backward(stream, dz_TE, dweight_TK, weight_TK, z_TE, index_TK, scaling,
+                                                       balance_1, balance);
+  const int64_t num_tokens = index_TK.dim(0), experts = z_TE.dim(1);
+  RouterBackward operands{.dz = dz_TE.raw(),
+                          .dweight = dweight_TK.data<float>(),
+                          .weight = weight_TK.data<float>(),
+                          .z = z_TE.data<float>(),
+                          .index = index_TK.data<int32_t>(),
+                          .experts = experts,
+                          .chosen = index_TK.dim(1),
+                          .scaling = static_cast<float>(scaling),
+                          .frequency = nullptr,
+                          .balance = static_cast<float>(balance / static_cast<double>(num_tokens)),
+                          .balance_loss = nullptr};
+  if (balance > 0) {
+    std::vector<int32_t> count(experts, 0);
+    count_choices(count.data(), index_TK, experts);
+    float* frequency = call_floats(round_up(experts, 16) + num_tokens);
+    const double even = static_cast<double>(index_TK.size()) / static_cast<double>(experts);
+    for (int64_t e = 0; e < experts; ++e) frequency[e] = static_cast<float>(count[e] / even);
+    operands.frequency = frequency;
+    operands.balance_loss = frequency + round_up(experts, 16);
+  }
+  const auto kernel = dz_TE.dtype == DType::kF32 ? TEMPER_BEST_ISA(router_weights_backward_tokens<float>)
+                                                 : TEMPER_BEST_ISA(router_weights_backward_tokens<bf16>);
+  parallel_for(num_tokens, kGrainTokens, [&](int64_t begin, int64_t end, int) { kernel(begin, end, operands); });
+  if (operands.frequency == nullptr || !balance_1.defined()) return;
+  double total = 0;
+  for (int64_t t = 0; t < num_tokens; ++t) total += operands.balance_loss[t];
+  *balance_1.data<float>() += static_cast<float>(total / static_cast<double>(num_tokens));
+}
+
+void expert_load(Stream*, InOut load_E, In index_TK) { count_choices(load_E.data<int32_t>(), index_TK, load_E.dim(0)); }
+
+void override_rows(Stream*, InOut index_TK, In given_TK) {
+  const int64_t chosen = index_TK.dim(1);
+  CHECK(given_TK.shape == index_TK.shape, given_TK.to_string(), index_TK.to_string());
+  const int32_t* given = given_TK.data<int32_t>();
+  for (int64_t t = 0; t < index_TK.dim(0); ++t)
+    if (given[t * chosen] >= 0) std::copy_n(given + t * chosen, chosen, index_TK.data<int32_t>() + t * chosen);
 }
 
 // A counting sort: how many pairs of each expert, where its rows begin, then every pair to its row in ascending order.
@@ -102,6 +141,8 @@ void register_moe(OpTable& ops) {
   ops.router_hash = router_hash;
   ops.router_weights_forward = router_weights_forward;
   ops.router_weights_backward = router_weights_backward;
+  ops.expert_load = expert_load;
+  ops.override_rows = override_rows;
   ops.dispatch_plan = dispatch_plan;
 }
 

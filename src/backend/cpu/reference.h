@@ -18,6 +18,7 @@ void register_reference_products(OpTable& ops);
 void register_reference_rows(OpTable& ops);
 void register_reference_hyper(OpTable& ops);
 void register_reference_attention(OpTable& ops);
+void register_reference_indexer(OpTable& ops);
 void register_reference_moe(OpTable& ops);
 void register_reference_optimizer(OpTable& ops);
 

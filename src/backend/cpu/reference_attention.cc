@@ -1,7 +1,6 @@
-// Attention (architecture page 5, 12.C, 12.D): pooling of compressed entries, index selection, attention with a sink.
+// Attention (architecture page 5, 12.C, 12.D): pooling of compressed entries, attention with a sink.
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "backend/cpu/reference.h"
 
@@ -79,7 +78,7 @@ void compress_backward(Out dz_TZ, Out dg_TZ, InOut dape_mZ, In dv_CH, In z_TZ, I
   const auto dv = load<A>(dv_CH, {C, H});
   const Windows windows(ranges, C, H, Z, T);
   Array<A> dz({T, Z}), dg({T, Z});
-  auto dape = load<A>(dape_mZ, {m, Z});
+  auto dape = load_or<A>(dape_mZ, {m, Z}, 0);
   for (int64_t e = 0; e < C; ++e) {
     const auto slots = windows.slots(e);
     for (int64_t c = 0; c < H; ++c) {
@@ -97,34 +96,7 @@ void compress_backward(Out dz_TZ, Out dg_TZ, InOut dape_mZ, In dv_CH, In z_TZ, I
   }
   store(dz_TZ, dz);
   store(dg_TZ, dg);
-  store(dape_mZ, dape);
-}
-
-template <class A>
-void index_topk(Out selected_TA, In q_TIP, In k_CP, In w_TI, In entry_begin_T, In entry_count_T, double scale) {
-  const int64_t T = q_TIP.dim(0), I = q_TIP.dim(1), P = q_TIP.dim(2), C = k_CP.dim(0), most = selected_TA.dim(1);
-  const auto q = load<A>(q_TIP, {T, I, P}), k = load<A>(k_CP, {C, P}), w = load<A>(w_TI, {T, I});
-  const auto begin = load<int64_t>(entry_begin_T, {T}), count = load<int64_t>(entry_count_T, {T});
-  Array<int64_t> selected({T, most}, -1);
-  for (int64_t t = 0; t < T; ++t) {
-    CHECK(count(t) == 0 || (begin(t) >= 0 && begin(t) + count(t) <= C), t, begin(t), count(t), C);
-    std::vector<A> score(static_cast<size_t>(count(t)));
-    for (int64_t e = 0; e < count(t) && count(t) > most; ++e) {
-      for (int64_t s = 0; s < I; ++s) {
-        A dot = 0;
-        for (int64_t p = 0; p < P; ++p) dot += q(t, s, p) * k(begin(t) + e, p);
-        score[e] += w(t, s) * std::max<A>(0, dot);
-      }
-      score[e] *= static_cast<A>(scale);
-    }
-    std::vector<int64_t> order(score.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return score[a] > score[b]; });
-    order.resize(std::min<size_t>(order.size(), static_cast<size_t>(most)));
-    std::sort(order.begin(), order.end());
-    for (size_t i = 0; i < order.size(); ++i) selected(t, static_cast<int64_t>(i)) = order[i];
-  }
-  store(selected_TA, selected);
+  if (dape_mZ.defined()) store(dape_mZ, dape);
 }
 
 // The rows that each query sees, as indices into the concatenation of c_JH and k_CH.
@@ -222,7 +194,7 @@ void attention_backward(Out dq_TNH, Out dc_JH, Out dk_CH, InOut dsink_N, In do_T
   const A scale = static_cast<A>(scale_in);
   const Visible visible(ranges, T, J, C);
   Array<A> dq({T, N, H}), dc({J, H}), dk({C, H});
-  auto dsink = load<A>(dsink_N, {N});
+  auto dsink = load_or<A>(dsink_N, {N}, 0);
   for (int64_t t = 0; t < T; ++t) {
     const auto rows = visible.rows(t);
     for (int64_t n = 0; n < N; ++n) {
@@ -242,7 +214,7 @@ void attention_backward(Out dq_TNH, Out dc_JH, Out dk_CH, InOut dsink_N, In do_T
   store(dq_TNH, dq);
   store(dc_JH, dc);
   if (dk_CH.defined()) store(dk_CH, dk);
-  store(dsink_N, dsink);
+  if (dsink_N.defined()) store(dsink_N, dsink);
 }
 
 }  // namespace
@@ -252,7 +224,6 @@ void register_reference_attention(OpTable& ops) {
   using namespace reference;
   TEMPER_REFERENCE(ops, compress_forward);
   TEMPER_REFERENCE(ops, compress_backward);
-  TEMPER_REFERENCE(ops, index_topk);
   TEMPER_REFERENCE(ops, attention_forward);
   TEMPER_REFERENCE(ops, attention_backward);
 }

@@ -178,8 +178,10 @@ void hc_coefficients_backward(InOut dx_TMD, InOut dfn_YB, InOut dbase_Y, InOut d
   const auto x = load<A>(x_TMD, {T, M, D});
   const auto mix = load<A>(mix_TY, {T, Y}), rstd = load<A>(rstd_T, {T});
   const auto fn = load<A>(fn_YB, {Y, B}), base = load<A>(base_Y, {Y}), scale = load<A>(scale_G, {G});
-  auto dx = load<A>(dx_TMD, {T, M, D}), dfn = load<A>(dfn_YB, {Y, B});
-  auto dbase = load<A>(dbase_Y, {Y}), dscale = load<A>(dscale_G, {G});
+  const bool trained = dfn_YB.defined();
+  CHECK(dbase_Y.defined() == trained && dscale_G.defined() == trained, dbase_Y.to_string(), dscale_G.to_string());
+  auto dx = load<A>(dx_TMD, {T, M, D}), dfn = load_or<A>(dfn_YB, {Y, B}, 0);
+  auto dbase = load_or<A>(dbase_Y, {Y}, 0), dscale = load_or<A>(dscale_G, {G}, 0);
   const auto de = coefficient_logits_backward(dpre_TM, dpost_TM, dcomb_TMM, mix, base, scale, groups, sinkhorn_iters,
                                               static_cast<A>(hc_eps));
   for (int64_t t = 0; t < T; ++t) {
@@ -199,6 +201,7 @@ void hc_coefficients_backward(InOut dx_TMD, InOut dfn_YB, InOut dbase_Y, InOut d
     for (int64_t b = 0; b < B; ++b) dx.data()[t * B + b] += rstd(t) * (dxh(b) - xh(b) * mean);
   }
   store(dx_TMD, dx);
+  if (!trained) return;
   store(dfn_YB, dfn);
   store(dbase_Y, dbase);
   store(dscale_G, dscale);

@@ -1,4 +1,4 @@
-// Mixture of experts (architecture page 6.1 and 12.E): choice, weights, dispatch plan and combination.
+// Mixture of experts (architecture page 6.1, 6.3 and 12.E): choice, weights, balance, dispatch plan and combination.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -54,6 +54,16 @@ void router_hash(Out index_TK, In table_VK, In token_T) {
   store(index_TK, index);
 }
 
+template <class A>
+void override_rows(InOut index_TK, In given_TK) {
+  const int64_t T = index_TK.dim(0), K = index_TK.dim(1);
+  auto index = load<int64_t>(index_TK, {T, K});
+  const auto given = load<int64_t>(given_TK, {T, K});
+  for (int64_t t = 0; t < T; ++t)
+    for (int64_t k = 0; k < K && given(t, 0) >= 0; ++k) index(t, k) = given(t, k);
+  store(index_TK, index);
+}
+
 // Sum of the scores of the chosen experts of a token, plus 1e-20 against 0/0.
 template <class A>
 A chosen_sum(const Array<A>& z, const Array<int64_t>& index, int64_t t) {
@@ -78,8 +88,38 @@ void router_weights_forward(Out weight_TK, In z_TE, In index_TK, double scaling)
   store(weight_TK, weight);
 }
 
+// #{(t, k): index_tk = e} of every expert.
+Array<int64_t> count_choices(const Array<int64_t>& index, int64_t E) {
+  Array<int64_t> count({E});
+  for (int64_t i = 0; i < index.size(); ++i) {
+    CHECK(index.data()[i] >= 0 && index.data()[i] < E, i, index.data()[i], E);
+    ++count(index.data()[i]);
+  }
+  return count;
+}
+
+// Adds the gradient of balance * L to dz; returns L, the balance loss of the tokens as one sequence.
 template <class A>
-void router_weights_backward(Out dz_TE, In dweight_TK, In weight_TK, In z_TE, In index_TK, double scaling) {
+A balance_backward(Array<A>& dz, const Array<A>& z, const Array<int64_t>& index, A balance) {
+  const int64_t T = z.dim(0), E = z.dim(1);
+  const auto count = count_choices(index, E);
+  Array<A> F({E});
+  for (int64_t e = 0; e < E; ++e) F(e) = static_cast<A>(E * count(e)) / static_cast<A>(index.size());
+  A loss = 0;
+  for (int64_t t = 0; t < T; ++t) {
+    A sum = static_cast<A>(1e-20), dot = 0;
+    for (int64_t e = 0; e < E; ++e) sum += router_score(z(t, e));
+    for (int64_t e = 0; e < E; ++e) dot += F(e) * router_score(z(t, e)) / sum;
+    loss += dot / static_cast<A>(T);
+    for (int64_t e = 0; e < E; ++e)
+      dz(t, e) += balance / static_cast<A>(T) * (F(e) - dot) / sum * router_score_slope(z(t, e));
+  }
+  return loss;
+}
+
+template <class A>
+void router_weights_backward(Out dz_TE, In dweight_TK, In weight_TK, In z_TE, In index_TK, double scaling,
+                             InOut balance_1, double balance) {
   const int64_t T = index_TK.dim(0), K = index_TK.dim(1), E = z_TE.dim(1);
   const auto z = load<A>(z_TE, {T, E}), weight = load<A>(weight_TK, {T, K}), dweight = load<A>(dweight_TK, {T, K});
   const auto index = load<int64_t>(index_TK, {T, K});
@@ -93,7 +133,38 @@ void router_weights_backward(Out dz_TE, In dweight_TK, In weight_TK, In z_TE, In
       dz(t, index(t, k)) += ds * router_score_slope(z(t, index(t, k)));
     }
   }
+  if (balance > 0) {
+    const A loss = balance_backward(dz, z, index, static_cast<A>(balance));
+    if (balance_1.defined()) {
+      auto total = load<A>(balance_1, {1});
+      total(0) += loss;
+      store(balance_1, total);
+    }
+  }
   store(dz_TE, dz);
+}
+
+template <class A>
+void expert_load(InOut load_E, In index_TK) {
+  const int64_t E = load_E.dim(0), T = index_TK.dim(0), K = index_TK.dim(1);
+  auto total = load<int64_t>(load_E, {E});
+  const auto count = count_choices(load<int64_t>(index_TK, {T, K}), E);
+  for (int64_t e = 0; e < E; ++e) total(e) += count(e);
+  store(load_E, total);
+}
+
+template <class A>
+void router_bias_update(InOut bias_E, In load_E, double speed) {
+  const int64_t E = bias_E.dim(0);
+  auto bias = load<A>(bias_E, {E});
+  const auto count = load<int64_t>(load_E, {E});
+  const int64_t total = std::accumulate(count.data(), count.data() + E, int64_t{0});
+  const double mean = static_cast<double>(total) / static_cast<double>(E);
+  for (int64_t e = 0; e < E; ++e) {
+    const double missing = mean - static_cast<double>(count(e));
+    bias(e) += static_cast<A>(speed) * static_cast<A>((missing > 0) - (missing < 0));
+  }
+  store(bias_E, bias);
 }
 
 template <class A>
@@ -142,8 +213,11 @@ void register_reference_moe(OpTable& ops) {
   using namespace reference;
   TEMPER_REFERENCE(ops, router_topk);
   TEMPER_REFERENCE(ops, router_hash);
+  TEMPER_REFERENCE(ops, override_rows);
   TEMPER_REFERENCE(ops, router_weights_forward);
   TEMPER_REFERENCE(ops, router_weights_backward);
+  TEMPER_REFERENCE(ops, expert_load);
+  TEMPER_REFERENCE(ops, router_bias_update);
   TEMPER_REFERENCE(ops, dispatch_plan);
   TEMPER_REFERENCE(ops, combine);
 }

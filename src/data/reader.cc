@@ -120,7 +120,8 @@ std::vector<Example> read_examples(std::span<const std::filesystem::path> files,
                                    const ReadOptions& options, ReadReport& report) {
   std::vector<Example> out;
   ExampleMaker maker(tokenizer, options, out, report);
-  for (const std::filesystem::path& file : files) for_each_record(file, [&](Record&& record) { maker.add(record); });
+  for (const std::filesystem::path& file : files)
+    for_each_record(file, {.format = options.record_format}, [&](Record&& record) { maker.add(record); });
   return out;
 }
 

@@ -33,6 +33,7 @@ enum class UntrainedExample : uint8_t { kError, kDrop };
 
 struct ReadOptions {
   ConversationOptions conversation = {};
+  RecordFormat record_format = RecordFormat::kAuto;
   PromptFormat format = PromptFormat::kChat;
   int64_t max_tokens = 0;    // capacity of a row; 0 = no limit
   int64_t max_document = 0;  // plain text is cut into documents of at most so many tokens; 0 = max_tokens

@@ -88,12 +88,15 @@ void decode_row(const EncodedTensor& tensor, int64_t row, float* to) {
 // Counts elements whose exponent bits are all ones; the data may be unaligned.
 template <class Bits>
 NonFinite find_in_plain(const EncodedTensor& tensor, int64_t begin, int64_t end, Bits exponent) {
-  NonFinite found;
-  for (int64_t i = begin; i < end; ++i) {
+  const auto is_bad = [&](int64_t i) {
     Bits bits = 0;
     std::memcpy(&bits, tensor.weight->data + i * static_cast<int64_t>(sizeof bits), sizeof bits);
-    if ((bits & exponent) == exponent && ++found.count == 1) found.first = i;
-  }
+    return (bits & exponent) == exponent;
+  };
+  NonFinite found;
+  for (int64_t i = begin; i < end; ++i) found.count += is_bad(i);
+  if (found.count == 0) return found;
+  for (found.first = begin; !is_bad(found.first);) ++found.first;
   return found;
 }
 

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "checkpoint/names.h"
+#include "checkpoint/weight_source.h"
 #include "layers/ctx.h"
 #include "layers/parameter.h"
 #include "model/config.h"
@@ -16,20 +17,13 @@ namespace temper::checkpoint {
 // Reads and validates dir/config.json.
 model::Config load_config(const std::filesystem::path& dir);
 
-struct LoadReport {
-  int64_t num_tensors = 0, num_bytes = 0;  // read from the files
-  int64_t num_skipped = 0;                 // mtp.* tensors, which this program does not train
-};
-
-// Fills master (acc) and value of every parameter from F64, F32, F16 or BF16 tensors, and integer buffers from I64 or
-// I32; a parameter without a master gets its value alone. Narrowing rounds to nearest even. One tensor is in memory at
-// a time.
+// Fills the parameters of a whole model from a directory, as WeightSource::fit and load do. Plain, FP8 and FP4 tensors
+// in any mixture, experts stacked or one by one, names of any style.
 //
-// Everything is checked before anything is written: one Error names each tensor that is missing, unknown, given twice,
-// or of the wrong shape or dtype (20 of them, then a count), and table entries that are no expert. Quantised tensors
-// (FP8, FP4) are kUnsupported.
+// Everything but the values is checked before anything is written: one Error names each tensor that is missing,
+// unknown, given twice, or of the wrong shape, dtype or encoding, and table entries that are no expert.
 LoadReport load_weights(const std::filesystem::path& dir, layers::Ctx& ctx,
-                        std::span<layers::Parameter* const> parameters);
+                        std::span<layers::Parameter* const> parameters, const LoadOptions& options = {});
 
 enum class SaveDType : uint8_t {
   kSource,  // each tensor as source_dir stores it, f32 where source_dir has no weights: what was not trained stays

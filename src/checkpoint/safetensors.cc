@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -113,6 +115,13 @@ int64_t TensorInfo::size() const {
 
 std::string TensorInfo::to_string() const {
   return fmt::format("{} [{}]", file_dtype_name(dtype), fmt::join(shape, ", "));
+}
+
+void release_pages(const StoredTensor& tensor) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto data = reinterpret_cast<uintptr_t>(tensor.data);
+  const uintptr_t begin = data / page * page, end = data + static_cast<uintptr_t>(tensor.num_bytes());
+  if (end > begin) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);  // a wish: nothing to check
 }
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {

@@ -41,6 +41,10 @@ struct StoredTensor : TensorInfo {
   const std::byte* data = nullptr;
 };
 
+// Gives the memory of a tensor that has been read back to the system: its pages are read from the file again when they
+// are touched again.
+void release_pages(const StoredTensor& tensor);
+
 // A whole file, mapped and checked; the tensors point into the mapping and live as long as it.
 class SafetensorsFile {
  public:

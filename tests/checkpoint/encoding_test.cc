@@ -17,18 +17,6 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-// A tensor with memory of its own.
-struct Held : StoredTensor {
-  std::vector<std::byte> bytes;
-  Held(const std::string& tensor_name, FileDType tensor_dtype, std::vector<int64_t> tensor_shape) {
-    name = tensor_name, dtype = tensor_dtype, shape = std::move(tensor_shape);
-    bytes.resize(static_cast<size_t>(num_bytes()));
-    data = bytes.data();
-  }
-  uint8_t& at(size_t i) { return reinterpret_cast<uint8_t*>(bytes.data())[i]; }
-  void set_f32(size_t i, float value) { std::memcpy(bytes.data() + i * sizeof value, &value, sizeof value); }
-};
-
 std::vector<float> decode(const EncodedTensor& tensor) {
   std::vector<float> values(static_cast<size_t>(tensor.size()));
   decode_rows(tensor, 0, tensor.num_rows(), values.data(), FileDType::kF32);

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 
@@ -29,6 +30,25 @@ void put_safetensors(const std::filesystem::path& path, const std::string& heade
   std::string bytes(sizeof length, '\0');
   std::memcpy(bytes.data(), &length, sizeof length);
   put(path, bytes + header + std::string(static_cast<size_t>(num_data_bytes), '\0'));
+}
+
+Held::Held(const std::string& tensor_name, FileDType tensor_dtype, std::vector<int64_t> tensor_shape) {
+  name = tensor_name, dtype = tensor_dtype, shape = std::move(tensor_shape);
+  bytes.resize(static_cast<size_t>(num_bytes()));
+  data = bytes.data();
+}
+
+void put_tensors(const std::filesystem::path& path, const std::deque<Held>& tensors) {
+  std::vector<const Held*> order;
+  for (const Held& tensor : tensors) order.push_back(&tensor);
+  std::stable_sort(order.begin(), order.end(), [](const Held* a, const Held* b) {
+    return file_dtype_bytes(a->dtype) > file_dtype_bytes(b->dtype);
+  });
+  std::vector<TensorInfo> infos;
+  for (const Held* tensor : order) infos.push_back(*tensor);
+  SafetensorsWriter writer(path, infos);
+  for (const Held* tensor : order) writer.write(tensor->bytes.data(), tensor->num_bytes());
+  writer.commit();
 }
 
 HandMade::HandMade(layers::Precision precision)

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <deque>
 #include <filesystem>
 #include <string>
@@ -34,6 +35,21 @@ void put(const std::filesystem::path& path, const std::string& bytes);
 
 // A safetensors file of a JSON header and num_data_bytes zero bytes.
 void put_safetensors(const std::filesystem::path& path, const std::string& header, int64_t num_data_bytes);
+
+// A tensor with memory of its own, zero at first.
+struct Held : StoredTensor {
+  Held(const std::string& tensor_name, FileDType tensor_dtype, std::vector<int64_t> tensor_shape);
+  Held(Held&&) = default;
+  Held& operator=(Held&&) = default;
+
+  uint8_t& at(size_t i) { return reinterpret_cast<uint8_t*>(bytes.data())[i]; }
+  void set_f32(size_t i, float value) { std::memcpy(bytes.data() + i * sizeof value, &value, sizeof value); }
+
+  std::vector<std::byte> bytes;
+};
+
+// Writes a safetensors file of these tensors.
+void put_tensors(const std::filesystem::path& path, const std::deque<Held>& tensors);
 
 // The message of the Error that body throws, with the name of its code in front; "no error" without one.
 template <class Body>

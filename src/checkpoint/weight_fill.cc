@@ -1,0 +1,132 @@
+// Values from stored tensors into parameters.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "base/thread.h"
+#include "checkpoint/convert.h"
+#include "checkpoint/weight_source.h"
+
+namespace temper::checkpoint {
+namespace {
+
+using layers::Parameter;
+
+constexpr int64_t kChunkElements = 1 << 20, kThreadElements = 1 << 15;
+
+// A hash layer's table must name experts that exist: the kernels index by it.
+void check_expert_table(const StoredTensor& table, int64_t num_experts, std::vector<std::string>& problems) {
+  for (int64_t i = 0; i < table.size(); ++i) {
+    int64_t expert = 0;
+    convert_elements(&expert, FileDType::kI64, table.data + i * file_dtype_bytes(table.dtype), table.dtype, 1);
+    if (expert >= 0 && expert < num_experts) continue;
+    problems.push_back(
+        fmt::format("wrong value: {} element {} is expert {}, the model has {}", table.name, i, expert, num_experts));
+    return;
+  }
+}
+
+std::vector<std::string> check_tables(const WeightSource::Fit& fit) {
+  constexpr std::string_view kTable = "tid2eid";
+  std::unordered_map<std::string_view, int64_t> num_experts;  // by the name of the gate
+  for (const auto& [tensor, parameter] : fit.pieces)
+    if (parameter->name.ends_with(".gate.weight")) num_experts[parameter->name] = parameter->shape[0];
+  std::vector<std::string> problems;
+  for (const auto& [tensor, parameter] : fit.pieces) {
+    if (!parameter->name.ends_with(kTable)) continue;
+    const std::string gate = parameter->name.substr(0, parameter->name.size() - kTable.size()) + "weight";
+    if (const auto at = num_experts.find(gate); at != num_experts.end())
+      check_expert_table(*tensor->encoded.weight, at->second, problems);
+  }
+  return problems;
+}
+
+// A tensor as rows: all dimensions but the last.
+View as_rows(const View& view) {
+  const int64_t num_columns = view.rank() == 0 ? 1 : view.dim(view.rank() - 1);
+  return view.reshape({num_columns == 0 ? 0 : view.size() / num_columns, num_columns});
+}
+
+void refuse_non_finite(const EncodedTensor& tensor, int64_t row_begin, int64_t row_end) {
+  const NonFinite found = find_non_finite(tensor, row_begin, row_end);
+  if (found.count == 0) return;
+  fail(ErrorCode::kCorrupt,
+       "tensor {} ({}): element [{}, {}] is not a finite number; the file is damaged or the model "
+       "diverged",
+       tensor.weight->name, tensor.to_string(), found.first / tensor.num_columns(), found.first % tensor.num_columns());
+}
+
+// Decodes tensors into device memory by chunks of rows.
+class Filler {
+ public:
+  explicit Filler(layers::Ctx& ctx) : ctx_(ctx) {}
+
+  // master may be undefined, or the same memory as value.
+  void fill(const EncodedTensor& from, const View& master, const View& value) {
+    const bool is_apart = master.defined() && master.raw() != value.raw();
+    const View wide_RC = as_rows(is_apart ? master : value), value_RC = as_rows(value);
+    const int64_t num_columns = std::max<int64_t>(from.num_columns(), 1);
+    const int64_t chunk = std::max<int64_t>(kChunkElements / num_columns, 1);
+    for (int64_t begin = 0; begin < from.num_rows(); begin += chunk) {
+      const int64_t end = std::min(begin + chunk, from.num_rows());
+      decode(from, begin, end, wide_RC.dtype, is_apart ? value.dtype : DType::kNone);
+      ctx_.device.copy_to_device(ctx_.stream, wide_RC.slice(0, begin, end), wide_.data());
+      if (is_apart) ctx_.device.copy_to_device(ctx_.stream, value_RC.slice(0, begin, end), narrow_.data());
+    }
+  }
+
+ private:
+  // Rows into wide_, and from there into narrow_ unless its dtype is kNone: the same numbers as decoded on its own, as
+  // 16 bits are always rounded from f32.
+  void decode(const EncodedTensor& from, int64_t begin, int64_t end, DType wide, DType narrow) {
+    const int64_t num_columns = from.num_columns(), size = (end - begin) * num_columns;
+    wide_.resize(static_cast<size_t>(size * dtype_bytes(wide)));
+    narrow_.resize(static_cast<size_t>(size * dtype_bytes(narrow)));
+    parallel_for(end - begin, std::max<int64_t>(kThreadElements / num_columns, 1),
+                 [&](int64_t first, int64_t last, int) {
+                   refuse_non_finite(from, begin + first, begin + last);
+                   std::byte* rows = wide_.data() + first * num_columns * dtype_bytes(wide);
+                   decode_rows(from, begin + first, begin + last, rows, file_dtype(wide));
+                   if (narrow != DType::kNone)
+                     convert_elements(narrow_.data() + first * num_columns * dtype_bytes(narrow), file_dtype(narrow),
+                                      rows, file_dtype(wide), (last - first) * num_columns);
+                 });
+  }
+
+  layers::Ctx& ctx_;
+  std::vector<std::byte> wide_, narrow_;
+};
+
+}  // namespace
+
+void WeightSource::refuse_misfits(const Fit& fit) const {
+  constexpr size_t kMaxShown = 20;
+  if (fit.misfits.empty()) return;
+  std::string text;
+  for (size_t i = 0; i < std::min(kMaxShown, fit.misfits.size()); ++i) text += "\n  " + fit.misfits[i];
+  if (fit.misfits.size() > kMaxShown) text += fmt::format("\n  and {} more", fit.misfits.size() - kMaxShown);
+  fail(ErrorCode::kCorrupt, "{}: the weights do not fit config.json; {} tensors are wrong:{}", dir_.string(),
+       fit.misfits.size(), text);
+}
+
+LoadReport WeightSource::load(layers::Ctx& ctx, const Fit& fit) const {
+  refuse_misfits(fit);
+  refuse_misfits({{}, check_tables(fit), {}, 0});
+  LoadReport report{0, 0, 0, fit.num_skipped, fit.missing};
+  Filler filler(ctx);
+  for (const auto& [tensor, parameter] : fit.pieces) {
+    const EncodedTensor& from = tensor->encoded;
+    const View master = parameter->master.defined() ? part_of(parameter->master, *tensor->name) : View();
+    filler.fill(from, master, part_of(parameter->value, *tensor->name));
+    release_pages(*from.weight);
+    if (from.scale) release_pages(*from.scale);
+    ++report.num_tensors;
+    report.num_quantised += from.encoding != Encoding::kPlain;
+    report.num_bytes += from.num_bytes();
+  }
+  return report;
+}
+
+}  // namespace temper::checkpoint

@@ -1,17 +1,29 @@
-// temper verify: what this checkpoint computes, in a file that others can compare with.
+// temper verify: is this checkpoint what it says, and do we compute what its makers compute. With --dump: what it
+// computes, in a file that others can compare with.
 #include <fmt/format.h>
 
+#include <cstdio>
 #include <memory>
 
 #include "app/commands.h"
 #include "app/precision.h"
-#include "train/verify.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "train/dump.h"
+#include "verify/verify.h"
 
 namespace temper::app {
 namespace {
 
-void run(const train::VerifyOptions& options) {
-  const train::VerifyReport report = train::verify(options);
+struct Arguments {
+  verify::Options verify;
+  train::DumpOptions dump;
+  layers::Precision precision = layers::Precision::kFp32;
+  std::filesystem::path json;
+};
+
+void write_dump(const train::DumpOptions& options) {
+  const train::DumpReport report = train::dump(options);
   fmt::print("{:>6} {:>8} {:>8} {:>12}\n", "line", "tokens", "targets", "loss");
   int64_t num_tokens = 0, num_targets = 0;
   for (const auto& line : report.lines) {
@@ -20,7 +32,7 @@ void run(const train::VerifyOptions& options) {
     num_targets += line.num_targets;
   }
   fmt::print("{:>6} {:8d} {:8d} {:12.6f}\n", "all", num_tokens, num_targets, report.loss);
-  fmt::print("wrote {}: logits.<i>, loss.<i>{}\n", options.dump.string(),
+  fmt::print("wrote {}: logits.<i>, loss.<i>{}\n", options.file.string(),
              options.gradients ? " and the gradient of every trainable parameter" : "");
   if (!report.without_gradient.empty()) {
     fmt::print("left out, because the loss gives them no gradient:\n");
@@ -28,21 +40,47 @@ void run(const train::VerifyOptions& options) {
   }
 }
 
+void check(const Arguments& arguments) {
+  const verify::Report report = verify::run(arguments.verify, [](const std::string& text) {
+    fmt::print("{}", text);
+    std::fflush(stdout);
+  });
+  if (!arguments.json.empty()) write_file_atomically(arguments.json, report.json.dump(2) + "\n");
+  fmt::print("\n{}", report.findings.to_string(report.num_main_layers));
+  if (const int64_t failed = report.findings.num_failed(); failed > 0)
+    fail(ErrorCode::kCorrupt, "{}: {} gates failed", arguments.verify.dir.string(), failed);
+  fmt::print("{}: every gate passed\n", arguments.verify.dir.string());
+}
+
+void run(const Arguments& given) {
+  Arguments arguments = given;
+  if (arguments.dump.file.empty()) return check(arguments);
+  arguments.dump.model_dir = arguments.verify.dir;
+  arguments.dump.precision = arguments.precision;
+  write_dump(arguments.dump);
+}
+
 }  // namespace
 
 void add_verify(CLI::App& app) {
-  auto options = std::make_shared<train::VerifyOptions>();
-  CLI::App* command = app.add_subcommand("verify", "write the logits, losses and gradients of a checkpoint");
-  command->add_option("DIR", options->model_dir, "model directory (Hugging Face)")->required();
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("verify", "check a checkpoint; or write down what it computes (--dump)");
+  command->add_option("DIR", arguments->verify.dir, "model directory (Hugging Face)")->required();
+  command->add_option("--json", arguments->json, "write the report for machines to this file");
+  add_precision(*command, arguments->precision);
+
+  CLI::Option* input = command->add_option("--input", arguments->dump.input,
+                                           "for --dump: JSONL, one {\"input_ids\": [...], \"labels\": [...]} a line; "
+                                           "-100 = no loss");
+  CLI::Option* file = command->add_option("--dump", arguments->dump.file,
+                                          "write logits and losses of --input to this safetensors file, check nothing");
+  input->needs(file);
+  file->needs(input);
   command
-      ->add_option("--input", options->input,
-                   "JSONL, one {\"input_ids\": [...], \"labels\": [...]} a line; -100 = no loss")
-      ->required();
-  command->add_option("--dump", options->dump, "safetensors file to write")->required();
-  command->add_flag("--gradients", options->gradients,
-                    "also the gradient of (sum of token losses) / (number of labelled tokens), by parameter");
-  add_precision(*command, options->precision, "fp64 runs on the scalar reference");
-  command->callback([options] { run(*options); });
+      ->add_flag("--gradients", arguments->dump.gradients,
+                 "with --dump: also the gradient of (sum of token losses) / (number of labelled tokens), by parameter")
+      ->needs(file);
+  command->callback([arguments] { run(*arguments); });
 }
 
 }  // namespace temper::app

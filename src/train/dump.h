@@ -20,13 +20,13 @@
 
 namespace temper::train {
 
-struct VerifyOptions {
-  std::filesystem::path model_dir, input, dump;
+struct DumpOptions {
+  std::filesystem::path model_dir, input, file;
   bool gradients = false;
   layers::Precision precision = layers::Precision::kFp32;
 };
 
-struct VerifyReport {
+struct DumpReport {
   struct Line {
     int64_t number;  // in the file, from 1
     int64_t num_tokens, num_targets;
@@ -40,6 +40,6 @@ struct VerifyReport {
 // Reads all lines before the model is loaded. Throws, naming file and line: kCorrupt where a line is not JSON,
 // kInvalidArgument where it lacks input_ids, where lengths differ, an id is outside the model's vocabulary or, with
 // gradients, no line has a labelled token. The dump appears only when it is complete.
-VerifyReport verify(const VerifyOptions& options);
+DumpReport dump(const DumpOptions& options);
 
 }  // namespace temper::train

@@ -1,4 +1,4 @@
-#include "train/verify.h"
+#include "train/dump.h"
 
 #include <algorithm>
 #include <limits>
@@ -144,7 +144,7 @@ double run_line(Session& session, const Line& line, int64_t num_targets, bool gr
 
 }  // namespace
 
-VerifyReport verify(const VerifyOptions& options) {
+DumpReport dump(const DumpOptions& options) {
   const model::Config config = checkpoint::load_config(options.model_dir);
   const std::vector<Line> lines = read_lines(options.input, config.vocab_size);
   int64_t num_targets = 0, longest = 0;
@@ -165,7 +165,7 @@ VerifyReport verify(const VerifyOptions& options) {
   Session session(backend_for(options.precision), config, model_options);
   checkpoint::load_weights(options.model_dir, session.ctx(), session.model().parameters());
 
-  VerifyReport report;
+  DumpReport report;
   std::vector<checkpoint::TensorInfo> tensors;
   for (size_t i = 0; i < lines.size(); ++i) {
     tensors.push_back(tensor_info(fmt::format("logits.{}", i),
@@ -181,7 +181,7 @@ VerifyReport verify(const VerifyOptions& options) {
     }
   }
 
-  checkpoint::SafetensorsWriter writer(options.dump, tensors);
+  checkpoint::SafetensorsWriter writer(options.file, tensors);
   if (options.gradients) session.model().zero_gradients(session.ctx());
   for (const Line& line : lines) {
     const double loss = run_line(session, line, num_targets, options.gradients, writer);

@@ -1,0 +1,163 @@
+#include "verify/streamed_model.h"
+
+#include <algorithm>
+#include <map>
+
+namespace temper::verify {
+namespace {
+
+using layers::Parameter;
+using layers::ParameterList;
+
+// Elements of the head that are in memory at once; a chunk has at least one row of the vocabulary.
+constexpr int64_t kHeadElements = 1 << 24;
+
+int64_t head_rows(const model::Config& config) {
+  return std::clamp<int64_t>(kHeadElements / config.hidden_size, 1, config.vocab_size);
+}
+
+model::ModelOptions options(layers::Precision precision, const layers::MicroBatch& tokens) {
+  model::ModelOptions out;
+  out.precision = precision;
+  out.max_tokens = static_cast<int64_t>(tokens.tokens.size());
+  out.train = false;
+  return out;
+}
+
+void declare_parameters(Book& book, const ParameterList& list) {
+  for (Parameter* p : list) book.declare(&p->value, TensorKind::kParameter, p->name, p->dtype, p->shape);
+}
+
+// The parameters between the last layer and the head.
+ParameterList collapse_parameters(model::Model& model) {
+  ParameterList list;
+  model.impl().head_hyper.collect(list);
+  list.push_back(&model.impl().norm.w);
+  return list;
+}
+
+}  // namespace
+
+void declare_layer(Book& book, model::Block& block, bool with_parameters, int64_t num_tokens) {
+  if (with_parameters) {
+    ParameterList list;
+    block.collect(list);
+    declare_parameters(book, list);
+  }
+  block.declare_choices(book, num_tokens);
+  block.declare_saved(book, num_tokens);
+  block.declare_scratch(book, num_tokens, 1, false);
+}
+
+void StreamedModel::declare_shared(Book& book, model::Model& model, View (&streams)[2]) {
+  model::Model::Impl& m = model.impl();
+  const model::Config& c = model.config();
+  const int64_t T = model.options().max_tokens;
+  m.main_rotary.declare(book, T, m.dtypes.acc);
+  m.compress_rotary.declare(book, T, m.dtypes.acc);
+  m.layout.declare(book, T, c.compress_rates());
+  for (View& view : streams)
+    book.declare(&view, TensorKind::kSaved, "streams", m.dtypes.act, {T, c.hc_mult, c.hidden_size});
+  m.head_hyper.declare_saved(book, m.head_saved, T);
+  book.declare(&m.v_TD, TensorKind::kSaved, "head:v", m.dtypes.act, {T, c.hidden_size});
+  book.declare(&m.v_rstd_T, TensorKind::kSaved, "head:v_rstd", m.dtypes.acc, {T});
+  book.declare(&m.y_TD, TensorKind::kSaved, "head:y", m.dtypes.act, {T, c.hidden_size});
+  declare_parameters(book, collapse_parameters(model));
+}
+
+MemoryPlan StreamedModel::plan(const model::Config& config, layers::Precision precision, int64_t num_tokens) {
+  layers::MicroBatch tokens;
+  tokens.tokens.resize(static_cast<size_t>(num_tokens));
+  model::Model model(config, options(precision, tokens));
+  View streams[2];
+  Book shared;
+  declare_shared(shared, model, streams);
+  MemoryPlan out;
+  out.shared_bytes = shared.total_bytes();
+  const layers::Dtypes dtypes = model.impl().dtypes;
+  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    model::Block block("", model::block_dims(config, layer), dtypes);
+    Book book;
+    declare_layer(book, block, true, num_tokens);
+    out.largest_layer_bytes = std::max(out.largest_layer_bytes, book.total_bytes());
+  }
+  out.head_bytes =
+      head_rows(config) * (config.hidden_size * dtype_bytes(dtypes.act) + num_tokens * dtype_bytes(dtypes.acc));
+  return out;
+}
+
+StreamedModel::StreamedModel(const backend::Backend& backend, backend::Stream* stream, const model::Config& config,
+                             layers::Precision precision, layers::MicroBatch tokens)
+    : tokens_(std::move(tokens)),
+      model_(config, options(precision, tokens_)),
+      ctx_{backend.ops, backend.device, stream, layers::act_dtype(precision), layers::acc_dtype(precision)} {
+  declare_shared(book_, model_, streams_);
+  arena_ = std::make_unique<backend::Arena>(backend.device, book_);
+  model::Model::Impl& m = model_.impl();
+  m.main_rotary.prepare(ctx_);
+  m.compress_rotary.prepare(ctx_);
+  m.layout.upload(ctx_.device, ctx_.stream, tokens_,
+                  layers::make_layout(tokens_.cu_seqlens, config.sliding_window, config.compress_rates()));
+}
+
+void StreamedModel::embed(const Weights& weights) {
+  // A table of the tokens that occur, and the tokens as rows of it.
+  std::map<int32_t, int32_t> row_of;
+  for (const int32_t token : tokens_.tokens) row_of.emplace(token, 0);
+  const int64_t U = static_cast<int64_t>(row_of.size()), D = config().hidden_size;
+  Book book;
+  View table_UD, row_T;
+  book.declare(&table_UD, TensorKind::kParameter, "embedding rows", dtypes().act, {U, D});
+  book.declare(&row_T, TensorKind::kInput, "embedding row of a token", DType::kI32, {num_tokens()});
+  const backend::Arena arena(ctx_.device, book);
+  int32_t row = 0;
+  for (auto& [token, at] : row_of) {
+    weights.load_rows(ctx_, table_UD.rows(row, row + 1), model_.impl().embedding.name, token, token + 1);
+    at = row++;
+  }
+  std::vector<int32_t> rows;
+  for (const int32_t token : tokens_.tokens) rows.push_back(row_of[token]);
+  ctx_.device.copy_to_device(ctx_.stream, row_T, rows.data());
+  ctx_.ops.embedding_forward(ctx_.stream, streams(), table_UD, row_T);
+}
+
+View StreamedModel::collapse(const Weights& weights) {
+  for (const Parameter* parameter : collapse_parameters(model_)) weights.load(ctx_, *parameter);
+  model_.impl().collapse(ctx_, streams());
+  return model_.impl().y_TD.first(num_tokens());
+}
+
+void StreamedModel::logits(const Weights& weights, const View& y_TD, const LogitsBody& body) {
+  const int64_t V = config().vocab_size, chunk = head_rows(config());
+  Book book;
+  View head_CD, logits;
+  book.declare(&head_CD, TensorKind::kParameter, "head rows", dtypes().act, {chunk, config().hidden_size});
+  book.declare(&logits, TensorKind::kScratch, "logits", dtypes().acc, {y_TD.dim(0) * chunk});
+  const backend::Arena arena(ctx_.device, book);
+  for (int64_t begin = 0; begin < V; begin += chunk) {
+    const int64_t count = std::min(chunk, V - begin);
+    weights.load_rows(ctx_, head_CD.first(count), "lm_head.weight", begin, begin + count);
+    const View logits_TC = logits.first(y_TD.dim(0) * count).reshape({y_TD.dim(0), count});
+    ctx_.ops.matmul(ctx_.stream, logits_TC, y_TD, head_CD.first(count).t(), 0);
+    body(begin, logits_TC);
+  }
+}
+
+LoadedLayer::LoadedLayer(StreamedModel& model, int64_t layer)
+    : model_(model),
+      layer_(layer),
+      block_("model.layers." + std::to_string(layer) + ".", model::block_dims(model.config(), layer), model.dtypes()) {
+  block_.collect(parameters_);
+  declare_layer(book_, block_, true, model.num_tokens());
+  arena_ = std::make_unique<backend::Arena>(model.ctx().device, book_);
+}
+
+void LoadedLayer::load(const Weights& weights) {
+  for (const Parameter* parameter : parameters_) weights.load(model_.ctx(), *parameter);
+}
+
+void LoadedLayer::forward(const View& xo_TMD, const View& x_TMD) {
+  block_.forward(model_.ctx(), xo_TMD, x_TMD, layers::ChoiceSource::kCompute, model_.layout(), model_.rotary(layer_));
+}
+
+}  // namespace temper::verify

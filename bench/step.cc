@@ -85,7 +85,7 @@ class Bench {
     model_.logprobs(ctx);
     std::vector<double> dlogp_T(batch_.tokens.size());
     for (size_t t = 0; t < dlogp_T.size(); ++t) dlogp_T[t] = -batch_.weights[t] / num_targets();
-    model_.backward(ctx, dlogp_T);
+    model_.backward(ctx, {dlogp_T, {}});
     const optim::GradientNorms norms = norms_->measure(ctx);
     adamw_.step(ctx, model_.parameters(), 1e-4, optim::clip_factor(norms.global, 1.0));
     ctx.device.stream_sync(ctx.stream);

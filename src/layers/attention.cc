@@ -58,7 +58,7 @@ void Attention::declare_scratch(Book& book, int64_t max_tokens, int64_t num_thre
   declare(scratch_.ou_TNH, "ou", dtypes_.act, {T, N, H});
   if (indexer_) {
     const ScratchScope forward_only(book);
-    indexer_->declare_scratch(book, max_tokens);
+    indexer_->declare_scratch(book, max_tokens, num_threads, train);
   }
   if (!train) return;
   declare(scratch_.do_TNH, "do", dtypes_.act, {T, N, H});
@@ -99,7 +99,12 @@ View Attention::grouped(View x_TX) const {
 
 double Attention::scale() const { return 1 / std::sqrt(static_cast<double>(dims_.H)); }
 
-backend::KeyRanges Attention::ranges(const DeviceLayout& layout, View selected_TA, ChoiceSource source) const {
+bool Attention::is_choosing(const DeviceLayout& layout, EntryUse use) const {
+  if (!indexer_ || use == EntryUse::kAll || layout.entries(dims_.rate).num_entries == 0) return false;
+  return use == EntryUse::kGiven || layout.entries(dims_.rate).max_count > dims_.indexer.A;
+}
+
+backend::KeyRanges Attention::ranges(const DeviceLayout& layout, View selected_TA, EntryUse use) const {
   backend::KeyRanges out;
   out.key_begin_T = layout.key_begin_T, out.key_end_T = layout.key_end_T;
   out.num_pairs = layout.host().num_window_pairs;
@@ -108,7 +113,7 @@ backend::KeyRanges Attention::ranges(const DeviceLayout& layout, View selected_T
   if (entries.num_entries == 0) return out;
   out.entry_begin_T = entries.entry_begin_T, out.entry_count_T = entries.entry_count_T;
   int64_t limit = entries.max_count;
-  if (indexer_ && (source == ChoiceSource::kGiven || entries.max_count > dims_.indexer.A)) {
+  if (is_choosing(layout, use)) {
     out.selected_TA = selected_TA;
     limit = dims_.indexer.A;
   }
@@ -146,8 +151,8 @@ void Attention::output(Ctx& ctx, View y_TD, const Saved& saved, View position_T,
   o_b_.forward(ctx, y_TD, saved.y1_TW);
 }
 
-void Attention::forward(Ctx& ctx, View y_TD, View h_TD, const Saved& saved, View selected_TA, ChoiceSource source,
-                        const DeviceLayout& layout, const RotaryTable& rotary) const {
+void Attention::forward(Ctx& ctx, View y_TD, View h_TD, const Saved& saved, View selected_TA, const ChoiceRule& rule,
+                        EntryUse use, const DeviceLayout& layout, const RotaryTable& rotary) const {
   project(ctx, saved, h_TD, layout.position_T, rotary);
   View k_CH;
   if (compressor_ && layout.entries(dims_.rate).num_entries > 0) {
@@ -155,15 +160,17 @@ void Attention::forward(Ctx& ctx, View y_TD, View h_TD, const Saved& saved, View
     compressor_->project(ctx, saved.entries.z_TZ, saved.entries.g_TZ, h_TD);
     compressor_->make_entries(ctx, saved.entries, compress_ranges(entries), entries.position_C, rotary);
     k_CH = saved.entries.k_CH;
-    if (indexer_ && source == ChoiceSource::kCompute && entries.max_count > dims_.indexer.A)
+    if (!rule.read && is_choosing(layout, use)) {
       indexer_->select(ctx, selected_TA, h_TD, saved.r_TQ, layout.position_T, entries, rotary);
+      if (rule.given.defined()) ctx.ops.override_rows(ctx.stream, selected_TA, rule.given);
+    }
   }
-  attend(ctx, saved, saved.c_TH, k_CH, ranges(layout, selected_TA, source));
+  attend(ctx, saved, saved.c_TH, k_CH, ranges(layout, selected_TA, use));
   output(ctx, y_TD, saved, layout.position_T, rotary);
 }
 
 void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View selected_TA,
-                         ChoiceSource source, const DeviceLayout& layout, const RotaryTable& rotary) const {
+                         EntryUse use, const DeviceLayout& layout, const RotaryTable& rotary) const {
   const int64_t T = h_TD.dim(0), N = dims_.N, H = dims_.H;
   const int64_t C = compressor_ ? layout.entries(dims_.rate).num_entries : 0;
   const View ou_TNH = scratch_.ou_TNH.first(T), do_TNH = scratch_.do_TNH.first(T), dq_TNH = scratch_.dq_TNH.first(T);
@@ -175,7 +182,8 @@ void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Save
   o_b_.backward_weight(ctx, dy_TD, saved.y1_TW);
   o_b_.backward_input(ctx, dy1_TW, dy_TD, 0);
   const Shape groups{dims_.G, dims_.O, N * H / dims_.G};
-  ctx.ops.matmul(ctx.stream, o_a_.w.grad.reshape(groups), grouped(dy1_TW).t(), grouped(ou_TNH), 1);
+  if (o_a_.w.grad.defined())
+    ctx.ops.matmul(ctx.stream, o_a_.w.grad.reshape(groups), grouped(dy1_TW).t(), grouped(ou_TNH), 1);
   ctx.ops.matmul(ctx.stream, grouped(do_TNH), grouped(dy1_TW), o_a_.w.value.reshape(groups), 0);
   ctx.ops.rope(ctx.stream, do_TNH, do_TNH, rotary.cos_sin_LP2, layout.position_T, +1);
 
@@ -185,7 +193,7 @@ void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Save
   const View& all = scratch_.workspace;
   const View workspace(all.base, all.dtype, {all.dim(0), T + C, H}, all.offset);
   ctx.ops.attention_backward(ctx.stream, dq_TNH, dc_TH, dk_CH, sinks_.grad, do_TNH, saved.o_TNH, saved.lse_TN,
-                             saved.q_TNH, saved.c_TH, k_CH, sinks_.value, ranges(layout, selected_TA, source), scale(),
+                             saved.q_TNH, saved.c_TH, k_CH, sinks_.value, ranges(layout, selected_TA, use), scale(),
                              workspace);
 
   // Keys: unrope, norm, projection.
@@ -207,6 +215,16 @@ void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Save
   q_a_.backward_input(ctx, dh_TD, dqa_TQ, 1);
 
   if (C > 0) compressor_->backward(ctx, dh_TD, dk_CH, h_TD, saved.entries, layout.entries(dims_.rate), rotary);
+}
+
+void Attention::backward_indexer(Ctx& ctx, View loss_1, View h_TD, const Saved& saved, View selected_TA, EntryUse use,
+                                 double coefficient, const DeviceLayout& layout, const RotaryTable& rotary) const {
+  CHECK(indexer_ != nullptr, sinks_.name);
+  const auto& entries = layout.entries(dims_.rate);
+  if (entries.num_entries == 0) return;
+  Indexer::Teacher teacher{saved.q_TNH, saved.entries.k_CH, saved.lse_TN, ranges(layout, selected_TA, use), scale()};
+  teacher.ranges.num_pairs -= layout.host().num_window_pairs;  // the window is not the indexer's matter
+  indexer_->backward(ctx, loss_1, h_TD, saved.r_TQ, layout.position_T, teacher, coefficient, entries, rotary);
 }
 
 }  // namespace temper::layers

@@ -21,6 +21,13 @@ struct AttentionDims {
   double eps = 1e-6;
 };
 
+// Which of the visible entries a CSA layer attends to.
+enum class EntryUse : uint8_t {
+  kBest,   // all where no token sees more than index_topk of them, else the chosen ones
+  kGiven,  // the chosen ones, which came from outside at least in part
+  kAll,    // every one (warm-up of the indexer): nothing is chosen
+};
+
 class Attention {
  public:
   struct Saved {
@@ -35,26 +42,33 @@ class Attention {
   void declare_saved(Book& book, Saved& saved, int64_t max_tokens) const;
   void declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train);
 
-  // y = attention(h). selected_TA (CSA): written by the indexer when source is kCompute, read otherwise. Where no token
-  // sees more than index_topk entries it is neither written nor read, unless it is kGiven.
-  void forward(Ctx& ctx, View y_TD, View h_TD, const Saved& saved, View selected_TA, ChoiceSource source,
-               const DeviceLayout& layout, const RotaryTable& rotary) const;
-  // dh_TD (acc) is overwritten; parameters' gradients accumulate. source: kReplay or kGiven, as forward.
-  void backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View selected_TA, ChoiceSource source,
+  // y = attention(h). selected_TA (CSA): chosen by the indexer or read, as the rule says; neither written nor read
+  // where all visible entries are used.
+  void forward(Ctx& ctx, View y_TD, View h_TD, const Saved& saved, View selected_TA, const ChoiceRule& rule,
+               EntryUse use, const DeviceLayout& layout, const RotaryTable& rotary) const;
+  // dh_TD (acc) is overwritten; parameters' gradients accumulate.
+  void backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View selected_TA, EntryUse use,
                 const DeviceLayout& layout, const RotaryTable& rotary) const;
+  // After forward, CSA only: Indexer::backward with this layer's attention as the teacher. loss_1 (acc) += the sum over
+  // tokens; the gradient of coefficient * sum accumulates in the indexer's parameters and nowhere else.
+  void backward_indexer(Ctx& ctx, View loss_1, View h_TD, const Saved& saved, View selected_TA, EntryUse use,
+                        double coefficient, const DeviceLayout& layout, const RotaryTable& rotary) const;
 
   // The parts of forward, used by the decoder with its cache.
   void project(Ctx& ctx, const Saved& saved, View h_TD, View position_T, const RotaryTable& rotary) const;
   void attend(Ctx& ctx, const Saved& saved, View c_JH, View k_CH, const backend::KeyRanges& ranges) const;
   void output(Ctx& ctx, View y_TD, const Saved& saved, View position_T, const RotaryTable& rotary) const;
 
+  // Whether a pass over this layout attends to chosen entries only (CSA), so that they must be computed or given.
+  bool is_choosing(const DeviceLayout& layout, EntryUse use) const;
   Saved first(const Saved& saved, int64_t T, int64_t C) const;
   const AttentionDims& dims() const { return dims_; }
   const Compressor* compressor() const { return compressor_.get(); }
   const Indexer* indexer() const { return indexer_.get(); }
+  Indexer* indexer() { return indexer_.get(); }
 
  private:
-  backend::KeyRanges ranges(const DeviceLayout& layout, View selected_TA, ChoiceSource source) const;
+  backend::KeyRanges ranges(const DeviceLayout& layout, View selected_TA, EntryUse use) const;
   View grouped(View x_TX) const;  // [T, G * X] -> [G, T, X], strided
   double scale() const;
 

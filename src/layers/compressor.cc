@@ -56,6 +56,7 @@ void Compressor::backward(Ctx& ctx, View dh_TD, View dk_CH, View h_TD, const Sav
                             compress_ranges(entries));
   kv_.backward_weight(ctx, dz_TZ, h_TD);
   gate_.backward_weight(ctx, dg_TZ, h_TD);
+  if (!dh_TD.defined()) return;
   kv_.backward_input(ctx, dh_TD, dz_TZ, 1);
   gate_.backward_input(ctx, dh_TD, dg_TZ, 1);
 }

@@ -43,11 +43,12 @@ class Compressor {
   // Entries from z and g: saved.v, v_rstd and k. position_C: rotary position of each entry.
   void make_entries(Ctx& ctx, const Saved& saved, const backend::CompressRanges& ranges, View position_C,
                     const RotaryTable& rotary) const;
-  // Accumulates into dh_TD (acc) and the parameters. dk_CH (acc) is destroyed.
+  // Accumulates into the parameters and dh_TD (acc; undefined where the gradient stops at h). dk_CH (acc) is destroyed.
   void backward(Ctx& ctx, View dh_TD, View dk_CH, View h_TD, const Saved& saved, const DeviceEntries& entries,
                 const RotaryTable& rotary) const;
 
   const CompressorDims& dims() const { return dims_; }
+  bool is_trained() const { return kv_.w.trainable || gate_.w.trainable || ape_.trainable || norm_.w.trainable; }
 
  private:
   CompressorDims dims_;

@@ -9,9 +9,14 @@ namespace temper::layers {
 // kFp64 runs on the scalar reference only and is the judge of the others.
 enum class Precision : uint8_t { kFp64, kFp32, kBf16 };
 
-// Where a layer's discrete choices (experts, index entries) come from. kReplay: from the forward pass of the same
-// micro-batch, when it is rebuilt or differentiated. kGiven: from outside, e.g. recorded by a rollout.
-enum class ChoiceSource : uint8_t { kCompute, kReplay, kGiven };
+// How a layer's discrete choices (experts, index entries) come about.
+struct ChoiceRule {
+  // The chosen rows are there already and are only read: by recompute, which must take the route of the first time, and
+  // where all of them are given from outside (a rollout's record, the choices of older weights).
+  bool read = false;
+  // i32, of the shape of the chosen rows, or undefined: a row whose first value is >= 0 replaces what is computed.
+  View given;
+};
 
 struct Ctx {
   const backend::OpTable& ops;

@@ -12,17 +12,29 @@ Indexer::Indexer(const std::string& prefix, IndexerDims dims, Dtypes dtypes)
       compressor_(prefix, {dims.D, dims.P, dims.rate, true, dims.eps}, dtypes) {}
 
 void Indexer::collect(ParameterList& list) {
-  const size_t before = list.size();
   compressor_.collect(list);
   list.insert(list.end(), {&q_b_.w, &weights_.w});
-  for (size_t i = before; i < list.size(); ++i) list[i]->trainable = false;
 }
 
-void Indexer::declare_scratch(Book& book, int64_t max_tokens) {
+void Indexer::declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train) {
+  const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
+    book.declare(&view, TensorKind::kScratch, q_b_.w.name + ":" + what, dtype, shape);
+  };
+  const int64_t T = max_tokens, C = max_tokens / dims_.rate, I = dims_.I, P = dims_.P;
   compressor_.declare_saved(book, TensorKind::kScratch, entries_, max_tokens);
-  book.declare(&q_TIP_, TensorKind::kScratch, q_b_.w.name + ":q", dtypes_.act, {max_tokens, dims_.I, dims_.P});
-  book.declare(&w_TI_, TensorKind::kScratch, q_b_.w.name + ":w", dtypes_.acc, {max_tokens, dims_.I});
+  declare(q_TIP_, "q", dtypes_.act, {T, I, P});
+  declare(w_TI_, "w", dtypes_.acc, {T, I});
+  if (!train || !is_trained()) return;
+  declare(d_.q_TIP, "dq", dtypes_.act, {T, I, P});
+  declare(d_.w_TI, "dw", dtypes_.act, {T, I});
+  declare(d_.k_CP, "dk", dtypes_.acc, {C, P});
+  declare(d_.workspace, "workspace", dtypes_.acc, {num_threads, C, P});
+  compressor_.declare_scratch(book, max_tokens);
 }
+
+bool Indexer::is_trained() const { return q_b_.w.trainable || weights_.w.trainable || compressor_.is_trained(); }
+
+double Indexer::scale() const { return 1 / std::sqrt(static_cast<double>(dims_.I * dims_.P)); }
 
 void Indexer::queries(Ctx& ctx, View q_TIP, View w_TI, View h_TD, View r_TQ, View position_T,
                       const RotaryTable& rotary) const {
@@ -31,10 +43,15 @@ void Indexer::queries(Ctx& ctx, View q_TIP, View w_TI, View h_TD, View r_TQ, Vie
   weights_.forward(ctx, w_TI, h_TD);
 }
 
+void Indexer::keys(Ctx& ctx, const Compressor::Saved& saved, View h_TD, const DeviceEntries& entries,
+                   const RotaryTable& rotary) const {
+  compressor_.project(ctx, saved.z_TZ, saved.g_TZ, h_TD);
+  compressor_.make_entries(ctx, saved, compress_ranges(entries), entries.position_C, rotary);
+}
+
 void Indexer::choose(Ctx& ctx, View selected_TA, View q_TIP, View w_TI, View k_CP, View entry_begin_T,
                      View entry_count_T) const {
-  const double scale = 1 / std::sqrt(static_cast<double>(dims_.I * dims_.P));
-  ctx.ops.index_topk(ctx.stream, selected_TA, q_TIP, k_CP, w_TI, entry_begin_T, entry_count_T, scale);
+  ctx.ops.index_topk(ctx.stream, selected_TA, q_TIP, k_CP, w_TI, entry_begin_T, entry_count_T, scale());
 }
 
 void Indexer::select(Ctx& ctx, View selected_TA, View h_TD, View r_TQ, View position_T, const DeviceEntries& entries,
@@ -42,10 +59,29 @@ void Indexer::select(Ctx& ctx, View selected_TA, View h_TD, View r_TQ, View posi
   const int64_t T = h_TD.dim(0);
   const auto saved = entries_.first(T, entries.num_entries);
   const View q_TIP = q_TIP_.first(T), w_TI = w_TI_.first(T);
-  compressor_.project(ctx, saved.z_TZ, saved.g_TZ, h_TD);
-  compressor_.make_entries(ctx, saved, compress_ranges(entries), entries.position_C, rotary);
+  keys(ctx, saved, h_TD, entries, rotary);
   queries(ctx, q_TIP, w_TI, h_TD, r_TQ, position_T, rotary);
   choose(ctx, selected_TA, q_TIP, w_TI, saved.k_CH, entries.entry_begin_T, entries.entry_count_T);
+}
+
+void Indexer::backward(Ctx& ctx, View loss_1, View h_TD, View r_TQ, View position_T, const Teacher& teacher,
+                       double coefficient, const DeviceEntries& entries, const RotaryTable& rotary) const {
+  const int64_t T = h_TD.dim(0), C = entries.num_entries, I = dims_.I, P = dims_.P;
+  const auto saved = entries_.first(T, C);
+  const View q_TIP = q_TIP_.first(T), w_TI = w_TI_.first(T);
+  keys(ctx, saved, h_TD, entries, rotary);
+  queries(ctx, q_TIP, w_TI, h_TD, r_TQ, position_T, rotary);
+
+  const View dq_TIP = d_.q_TIP.first(T), dw_TI = d_.w_TI.first(T);
+  const View dk_CP = d_.k_CP.first(C);
+  const View& all = d_.workspace;
+  const View workspace(all.base, all.dtype, {all.dim(0), C, P}, all.offset);
+  ctx.ops.indexer_loss(ctx.stream, loss_1, dq_TIP, dk_CP, dw_TI, q_TIP, saved.k_CH, w_TI, teacher.q_TNH, teacher.k_CH,
+                       teacher.lse_TN, teacher.ranges, teacher.scale, scale(), coefficient, workspace);
+  ctx.ops.rope(ctx.stream, dq_TIP, dq_TIP, rotary.cos_sin_LP2, position_T, -1);
+  q_b_.backward_weight(ctx, dq_TIP.reshape({T, I * P}), r_TQ);
+  weights_.backward_weight(ctx, dw_TI, h_TD);
+  compressor_.backward(ctx, View{}, dk_CP, h_TD, saved, entries, rotary);
 }
 
 }  // namespace temper::layers

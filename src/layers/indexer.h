@@ -2,7 +2,10 @@
 //
 //   I[t, w] = I^-1/2 P^-1/2 * sum_s wI_ts max(0, <qI_ts, kI_w>)        the A largest visible entries are selected
 //
-// The choice has no gradient from the language loss (5.9): its tensors are not trainable.
+// The choice has no gradient from the language loss; a loss of its own teaches it to follow the attention (5.9, 12.J):
+//
+//   P_t[w] = sum over heads of the attention's probability;  pi = P / sum P;  rho = softmax(I) over the same entries
+//   loss_t = KL(pi || rho)            with h, r and the attention taken as constants
 #pragma once
 
 #include <string>
@@ -21,16 +24,28 @@ class Indexer {
  public:
   Indexer(const std::string& prefix, IndexerDims dims, Dtypes dtypes);
   void collect(ParameterList& list);
-  void declare_scratch(Book& book, int64_t max_tokens);
+  void declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train);
 
   // Writes selected_TA. h_TD and r_TQ as attention has them.
   void select(Ctx& ctx, View selected_TA, View h_TD, View r_TQ, View position_T, const DeviceEntries& entries,
               const RotaryTable& rotary) const;
 
+  // The attention that the indexer is to follow: queries, entries, logsumexp and what each query reads.
+  struct Teacher {
+    View q_TNH, k_CH, lse_TN;
+    backend::KeyRanges ranges;
+    double scale;
+  };
+  // loss_1 (acc) += sum over tokens of loss_t; accumulates the gradient of coefficient * that sum in the indexer's
+  // parameters, and stops at h and r. Queries and keys are computed again from h_TD and r_TQ.
+  void backward(Ctx& ctx, View loss_1, View h_TD, View r_TQ, View position_T, const Teacher& teacher,
+                double coefficient, const DeviceEntries& entries, const RotaryTable& rotary) const;
+
   // Pieces of it for decoding, where keys come from a cache. q_TIP and w_TI are written.
   void queries(Ctx& ctx, View q_TIP, View w_TI, View h_TD, View r_TQ, View position_T, const RotaryTable& rotary) const;
   void choose(Ctx& ctx, View selected_TA, View q_TIP, View w_TI, View k_CP, View entry_begin_T,
               View entry_count_T) const;
+  bool is_trained() const;  // whether any of its parameters is trainable
   const Compressor& compressor() const { return compressor_; }
   const IndexerDims& dims() const { return dims_; }
 
@@ -41,6 +56,13 @@ class Indexer {
   Compressor compressor_;
   Compressor::Saved entries_;  // scratch: nothing of it is needed by backward
   View q_TIP_, w_TI_;          // scratch: act, acc
+  struct Gradients {
+    View q_TIP, w_act_TI;        // act
+    View k_CP, w_TI, workspace;  // acc
+  } d_;                          // scratch
+  double scale() const;
+  void keys(Ctx& ctx, const Compressor::Saved& saved, View h_TD, const DeviceEntries& entries,
+            const RotaryTable& rotary) const;
 };
 
 }  // namespace temper::layers

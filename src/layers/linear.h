@@ -16,7 +16,10 @@ struct Linear {
   void backward_input(Ctx& ctx, View dx, View dy, double beta) const {
     ctx.ops.matmul(ctx.stream, dx, dy, w.value, beta);
   }
-  void backward_weight(Ctx& ctx, View dy, View x) const { ctx.ops.matmul(ctx.stream, w.grad, dy.t(), x, 1); }
+  // Nothing when the weight is frozen.
+  void backward_weight(Ctx& ctx, View dy, View x) const {
+    if (w.grad.defined()) ctx.ops.matmul(ctx.stream, w.grad, dy.t(), x, 1);
+  }
 };
 
 }  // namespace temper::layers

@@ -30,16 +30,16 @@ std::vector<double> download(Ctx& ctx, View from) {
 LmHead::LmHead(int64_t V, int64_t D, int64_t chunk, Dtypes dtypes)
     : V_(V), D_(D), chunk_(chunk), dtypes_(dtypes), head_{matrix("lm_head.weight", {V, D}, dtypes)} {}
 
-void LmHead::declare_inputs(Book& book, int64_t max_tokens) {
+void LmHead::declare_saved(Book& book, Saved& saved, const std::string& name, int64_t max_tokens) const {
   const auto declare = [&](View& view, const char* what, DType dtype) {
-    book.declare(&view, TensorKind::kInput, std::string("lm_head:") + what, dtype, {max_tokens});
+    book.declare(&view, TensorKind::kInput, name + ":" + what, dtype, {max_tokens});
   };
-  declare(rows_R_, "rows", DType::kI32);
-  declare(target_R_, "target", DType::kI32);
-  declare(best_R_, "best", DType::kI32);
-  declare(logp_R_, "logp", dtypes_.acc);
-  declare(lse_R_, "lse", dtypes_.acc);
-  declare(g_R_, "dlogp", dtypes_.acc);
+  declare(saved.rows_R, "rows", DType::kI32);
+  declare(saved.target_R, "target", DType::kI32);
+  declare(saved.best_R, "best", DType::kI32);
+  declare(saved.logp_R, "logp", dtypes_.acc);
+  declare(saved.lse_R, "lse", dtypes_.acc);
+  declare(saved.g_R, "dlogp", dtypes_.acc);
 }
 
 void LmHead::declare_scratch(Book& book, bool train) {
@@ -54,62 +54,63 @@ void LmHead::declare_scratch(Book& book, bool train) {
   declare(dy_CD_, "dy", dtypes_.acc, {chunk_, D_});
 }
 
-View LmHead::chunk_logits(Ctx& ctx, View y_TD, int64_t begin, int64_t end) {
-  const View y_CD = y_CD_.first(end - begin), logits_CV = logits_CV_.first(end - begin);
-  ctx.ops.gather_rows(ctx.stream, y_CD, y_TD, rows_R_.rows(begin, end));
+View LmHead::chunk_logits(Ctx& ctx, View y_TD, View rows_C) const {
+  const View y_CD = y_CD_.first(rows_C.dim(0)), logits_CV = logits_CV_.first(rows_C.dim(0));
+  ctx.ops.gather_rows(ctx.stream, y_CD, y_TD, rows_C);
   head_.forward(ctx, logits_CV, y_CD);
   return logits_CV;
 }
 
-void LmHead::logprobs(Ctx& ctx, View y_TD, std::span<const int32_t> targets, std::vector<double>& logp_T,
-                      std::vector<int32_t>& best_T) {
-  rows_.clear();
+void LmHead::logprobs(Ctx& ctx, View y_TD, std::span<const int32_t> targets, Saved& saved, std::vector<double>& logp_T,
+                      std::vector<int32_t>& best_T) const {
+  saved.rows.clear();
   std::vector<int32_t> chosen;
   for (size_t t = 0; t < targets.size(); ++t) {
     if (targets[t] < 0) continue;
-    rows_.push_back(static_cast<int32_t>(t));
+    saved.rows.push_back(static_cast<int32_t>(t));
     chosen.push_back(targets[t]);
   }
-  num_targets_ = static_cast<int64_t>(rows_.size());
+  const auto R = static_cast<int64_t>(saved.rows.size());
   logp_T.assign(targets.size(), 0);
   best_T.assign(targets.size(), -1);
-  if (num_targets_ == 0) return;
-  ctx.device.copy_to_device(ctx.stream, rows_R_.first(num_targets_), rows_.data());
-  ctx.device.copy_to_device(ctx.stream, target_R_.first(num_targets_), chosen.data());
-  for (int64_t begin = 0; begin < num_targets_; begin += chunk_) {
-    const int64_t end = std::min(num_targets_, begin + chunk_);
-    const View logits_CV = chunk_logits(ctx, y_TD, begin, end);
-    ctx.ops.logprob_forward(ctx.stream, logp_R_.rows(begin, end), lse_R_.rows(begin, end), best_R_.rows(begin, end),
-                            logits_CV, target_R_.rows(begin, end));
+  if (R == 0) return;
+  ctx.device.copy_to_device(ctx.stream, saved.rows_R.first(R), saved.rows.data());
+  ctx.device.copy_to_device(ctx.stream, saved.target_R.first(R), chosen.data());
+  for (int64_t begin = 0; begin < R; begin += chunk_) {
+    const int64_t end = std::min(R, begin + chunk_);
+    const View logits_CV = chunk_logits(ctx, y_TD, saved.rows_R.rows(begin, end));
+    ctx.ops.logprob_forward(ctx.stream, saved.logp_R.rows(begin, end), saved.lse_R.rows(begin, end),
+                            saved.best_R.rows(begin, end), logits_CV, saved.target_R.rows(begin, end));
   }
-  const auto logp = download(ctx, logp_R_.first(num_targets_));
-  std::vector<int32_t> best(num_targets_);
-  ctx.device.copy_to_host(ctx.stream, best.data(), best_R_.first(num_targets_));
-  for (int64_t r = 0; r < num_targets_; ++r) {
-    logp_T[rows_[r]] = logp[r];
-    best_T[rows_[r]] = best[r];
+  const auto logp = download(ctx, saved.logp_R.first(R));
+  std::vector<int32_t> best(R);
+  ctx.device.copy_to_host(ctx.stream, best.data(), saved.best_R.first(R));
+  for (int64_t r = 0; r < R; ++r) {
+    logp_T[saved.rows[r]] = logp[r];
+    best_T[saved.rows[r]] = best[r];
   }
 }
 
-void LmHead::backward(Ctx& ctx, View dy_TD, View y_TD, std::span<const double> dlogp_T) {
-  if (num_targets_ == 0) return;
-  std::vector<double> g(num_targets_);
-  for (int64_t r = 0; r < num_targets_; ++r) g[r] = dlogp_T[rows_[r]];
-  upload(ctx, g_R_.first(num_targets_), g);
-  for (int64_t begin = 0; begin < num_targets_; begin += chunk_) {
-    const int64_t end = std::min(num_targets_, begin + chunk_);
-    const View logits_CV = chunk_logits(ctx, y_TD, begin, end);
+void LmHead::backward(Ctx& ctx, View dy_TD, View y_TD, std::span<const double> dlogp_T, const Saved& saved) const {
+  const auto R = static_cast<int64_t>(saved.rows.size());
+  if (R == 0) return;
+  std::vector<double> g(R);
+  for (int64_t r = 0; r < R; ++r) g[r] = dlogp_T[saved.rows[r]];
+  upload(ctx, saved.g_R.first(R), g);
+  for (int64_t begin = 0; begin < R; begin += chunk_) {
+    const int64_t end = std::min(R, begin + chunk_);
+    const View logits_CV = chunk_logits(ctx, y_TD, saved.rows_R.rows(begin, end));
     const View y_CD = y_CD_.first(end - begin), dlogits_CV = dlogits_CV_.first(end - begin);
     const View dy_CD = dy_CD_.first(end - begin);
-    ctx.ops.logprob_backward(ctx.stream, dlogits_CV, logits_CV, lse_R_.rows(begin, end), target_R_.rows(begin, end),
-                             g_R_.rows(begin, end));
+    ctx.ops.logprob_backward(ctx.stream, dlogits_CV, logits_CV, saved.lse_R.rows(begin, end),
+                             saved.target_R.rows(begin, end), saved.g_R.rows(begin, end));
     head_.backward_weight(ctx, dlogits_CV, y_CD);
     head_.backward_input(ctx, dy_CD, dlogits_CV, 0);
-    ctx.ops.scatter_add_rows(ctx.stream, dy_TD, dy_CD, rows_R_.rows(begin, end));
+    ctx.ops.scatter_add_rows(ctx.stream, dy_TD, dy_CD, saved.rows_R.rows(begin, end));
   }
 }
 
-void LmHead::logits(Ctx& ctx, View y_TD, int64_t begin, int64_t end, std::vector<double>& logits_TV) {
+void LmHead::logits(Ctx& ctx, View y_TD, int64_t begin, int64_t end, std::vector<double>& logits_TV) const {
   logits_TV.clear();
   logits_TV.reserve((end - begin) * V_);
   for (int64_t at = begin; at < end; at += chunk_) {

@@ -18,27 +18,31 @@ class LmHead {
   LmHead(int64_t V, int64_t D, int64_t chunk, Dtypes dtypes);
 
   void collect(ParameterList& list) { list.push_back(&head_.w); }
-  void declare_inputs(Book& book, int64_t max_tokens);
+  // One use of the head: the positions with a target, R <= T of them, and what backward needs.
+  struct Saved {
+    std::vector<int32_t> rows;
+    View rows_R, target_R, best_R;  // i32
+    View logp_R, lse_R, g_R;        // acc
+  };
+
+  void declare_saved(Book& book, Saved& saved, const std::string& name, int64_t max_tokens) const;
   void declare_scratch(Book& book, bool train);
 
   // For the positions with targets[t] >= 0: logp_T[t] and best_T[t] (most likely token); 0 and -1 elsewhere.
-  void logprobs(Ctx& ctx, View y_TD, std::span<const int32_t> targets, std::vector<double>& logp_T,
-                std::vector<int32_t>& best_T);
+  void logprobs(Ctx& ctx, View y_TD, std::span<const int32_t> targets, Saved& saved, std::vector<double>& logp_T,
+                std::vector<int32_t>& best_T) const;
   // Of the same positions: accumulates the head's gradient and dy_TD (acc), which the caller has zeroed.
-  void backward(Ctx& ctx, View dy_TD, View y_TD, std::span<const double> dlogp_T);
+  void backward(Ctx& ctx, View dy_TD, View y_TD, std::span<const double> dlogp_T, const Saved& saved) const;
   // Rows [begin, end) of the logits.
-  void logits(Ctx& ctx, View y_TD, int64_t begin, int64_t end, std::vector<double>& logits_TV);
+  void logits(Ctx& ctx, View y_TD, int64_t begin, int64_t end, std::vector<double>& logits_TV) const;
 
  private:
-  View chunk_logits(Ctx& ctx, View y_TD, int64_t begin, int64_t end);
+  View chunk_logits(Ctx& ctx, View y_TD, View rows_C) const;
 
   int64_t V_, D_, chunk_;
   Dtypes dtypes_;
   Linear head_;
-  int64_t num_targets_ = 0;
-  std::vector<int32_t> rows_;                               // positions with a target
-  View rows_R_, target_R_, logp_R_, lse_R_, best_R_, g_R_;  // of all positions with a target, R <= T
-  View y_CD_, logits_CV_, dlogits_CV_, dy_CD_;              // of one chunk
+  View y_CD_, logits_CV_, dlogits_CV_, dy_CD_;  // scratch, of one chunk
 };
 
 }  // namespace temper::layers

@@ -75,15 +75,16 @@ Moe::Saved Moe::first(const Saved& s, int64_t T) const {
           s.shared_gu_TG.first(T)};
 }
 
-void Moe::route(Ctx& ctx, View h_TD, View token_T, const Saved& saved, View expert_TK, ChoiceSource source) const {
+void Moe::route(Ctx& ctx, View h_TD, View token_T, const Saved& saved, View expert_TK, const ChoiceRule& rule) const {
   const int64_t slots = h_TD.dim(0) * dims_.K;
   router_.forward(ctx, saved.z_TE, h_TD);
-  if (source == ChoiceSource::kCompute) {
+  if (!rule.read) {
     if (dims_.hash) {
       ctx.ops.router_hash(ctx.stream, expert_TK, tid2eid_.value, token_T);
     } else {
       ctx.ops.router_topk(ctx.stream, expert_TK, saved.z_TE, bias_.value);
     }
+    if (rule.given.defined()) ctx.ops.override_rows(ctx.stream, expert_TK, rule.given);
   }
   ctx.ops.router_weights_forward(ctx.stream, saved.weight_TK, saved.z_TE, expert_TK, dims_.scaling);
   ctx.ops.dispatch_plan(ctx.stream, saved.offset_E1, saved.row_token_R, saved.row_slot_R, saved.slot_row_TK, expert_TK,
@@ -92,12 +93,12 @@ void Moe::route(Ctx& ctx, View h_TD, View token_T, const Saved& saved, View expe
 }
 
 void Moe::forward(Ctx& ctx, View y_TD, View h_TD, View token_T, const Saved& saved, View expert_TK,
-                  ChoiceSource source) const {
+                  const ChoiceRule& rule) const {
   const int64_t T = h_TD.dim(0), R = saved.gu_RG.dim(0), F = dims_.F;
   const View x_RD = scratch_.x_RD.first(R), y_RD = scratch_.y_RD.first(R), a_RF = scratch_.a_RF.first(R);
   const View shared_a_TF = scratch_.shared_a_TF.first(T), shared_y_TD = scratch_.shared_y_TD.first(T);
 
-  route(ctx, h_TD, token_T, saved, expert_TK, source);
+  route(ctx, h_TD, token_T, saved, expert_TK, rule);
 
   shared_gate_.forward(ctx, saved.shared_gu_TG.slice(1, 0, F), h_TD);
   shared_up_.forward(ctx, saved.shared_gu_TG.slice(1, F, 2 * F), h_TD);
@@ -135,23 +136,34 @@ void Moe::backward_routed(Ctx& ctx, View dh_TD, View dweight_TK, View dy_TD, Vie
   ctx.ops.grouped_matmul(ctx.stream, da_RF, dy_RD, down_.value, saved.offset_E1);
   ctx.ops.swiglu_backward(ctx.stream, dgu_RG, dweight_R1.reshape({R}), a_RF, da_RF, saved.gu_RG,
                           saved.weight_R1.reshape({R}), dims_.swiglu_limit);
-  ctx.ops.grouped_matmul_dw(ctx.stream, down_.grad, dy_RD, a_RF, saved.offset_E1);
-  ctx.ops.gather_rows(ctx.stream, rows_RD, h_TD, saved.row_token_R);
-  ctx.ops.grouped_matmul_dw(ctx.stream, gate_up_.grad, dgu_RG, rows_RD, saved.offset_E1);
+  if (down_.grad.defined()) ctx.ops.grouped_matmul_dw(ctx.stream, down_.grad, dy_RD, a_RF, saved.offset_E1);
+  if (gate_up_.grad.defined()) {
+    ctx.ops.gather_rows(ctx.stream, rows_RD, h_TD, saved.row_token_R);
+    ctx.ops.grouped_matmul_dw(ctx.stream, gate_up_.grad, dgu_RG, rows_RD, saved.offset_E1);
+  }
   ctx.ops.grouped_matmul(ctx.stream, rows_RD, dgu_RG, gate_up_.value, saved.offset_E1);
   ctx.ops.combine(ctx.stream, dh_TD, rows_RD, saved.slot_row_TK, dh_TD);
   ctx.ops.gather_rows(ctx.stream, dweight_TK.reshape({slots, 1}), dweight_R1, saved.slot_row_TK.reshape({slots}));
 }
 
-void Moe::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View expert_TK) const {
+void Moe::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View expert_TK,
+                   const Balance& balance) const {
   const int64_t T = h_TD.dim(0);
   const View dweight_TK = scratch_.dweight_TK.first(T), dz_TE = scratch_.dz_TE.first(T);
   backward_shared(ctx, dh_TD, dy_TD, h_TD, saved);
   backward_routed(ctx, dh_TD, dweight_TK, dy_TD, h_TD, saved);
+  const bool balanced = !dims_.hash && balance.coefficient > 0;
   ctx.ops.router_weights_backward(ctx.stream, dz_TE, dweight_TK, saved.weight_TK, saved.z_TE, expert_TK, dims_.scaling,
-                                  View(), 0);
+                                  balanced ? balance.loss_1 : View{}, balanced ? balance.coefficient : 0);
   router_.backward_weight(ctx, dz_TE, h_TD);
   router_.backward_input(ctx, dh_TD, dz_TE, 1);
+}
+
+void Moe::add_load(Ctx& ctx, View load_E, View expert_TK) const { ctx.ops.expert_load(ctx.stream, load_E, expert_TK); }
+
+void Moe::update_bias(Ctx& ctx, View load_E, double speed) const {
+  CHECK(!dims_.hash, router_.w.name);
+  ctx.ops.router_bias_update(ctx.stream, bias_.value, load_E, speed);
 }
 
 }  // namespace temper::layers

@@ -40,17 +40,29 @@ class Moe {
   void declare_scratch(Book& book, int64_t max_tokens, bool train);
   Saved first(const Saved& saved, int64_t T) const;
 
-  // y = MoE(h). expert_TK (i32): the chosen experts, written when source is kCompute, read otherwise.
+  // y = MoE(h). expert_TK (i32): the chosen experts, computed or read as the rule says.
   void forward(Ctx& ctx, View y_TD, View h_TD, View token_T, const Saved& saved, View expert_TK,
-               ChoiceSource source) const;
-  // dh_TD (acc) is overwritten; parameters' gradients accumulate.
-  void backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View expert_TK) const;
+               const ChoiceRule& rule) const;
+  // dh_TD (acc) is overwritten; parameters' gradients accumulate. Score layers add the gradient of
+  // balance.coefficient * sum_e F_e P_e, the sequence balance loss over all T tokens (6.3), and add the sum to
+  // balance.loss_1 (acc; untouched when the coefficient is 0).
+  struct Balance {
+    double coefficient = 0;
+    View loss_1;
+  };
+  void backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View expert_TK,
+                const Balance& balance) const;
+
+  // Balance without a loss (score layers; 6.3): load_E (i32) += tokens that chose each expert, and, once a step,
+  //   bias_e += speed * sign(mean load - load_e).
+  void add_load(Ctx& ctx, View load_E, View expert_TK) const;
+  void update_bias(Ctx& ctx, View load_E, double speed) const;
 
   const MoeDims& dims() const { return dims_; }
 
  private:
   int64_t num_rows(int64_t T) const;
-  void route(Ctx& ctx, View h_TD, View token_T, const Saved& saved, View expert_TK, ChoiceSource source) const;
+  void route(Ctx& ctx, View h_TD, View token_T, const Saved& saved, View expert_TK, const ChoiceRule& rule) const;
   void backward_shared(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved) const;
   void backward_routed(Ctx& ctx, View dh_TD, View dweight_TK, View dy_TD, View h_TD, const Saved& saved) const;
 

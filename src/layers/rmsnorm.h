@@ -13,7 +13,7 @@ struct RmsNorm {
   void forward(Ctx& ctx, View y_TD, View rstd_T, View x_TD) const {
     ctx.ops.rmsnorm_forward(ctx.stream, y_TD, rstd_T, x_TD, w.value, eps);
   }
-  // dx is overwritten, the weight's gradient accumulated.
+  // dx is overwritten, the weight's gradient accumulated unless it is frozen.
   void backward(Ctx& ctx, View dx_TD, View dy_TD, View x_TD, View rstd_T) const {
     ctx.ops.rmsnorm_backward(ctx.stream, dx_TD, w.grad, dy_TD, x_TD, rstd_T, w.value);
   }

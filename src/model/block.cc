@@ -104,13 +104,13 @@ void Block::attention_output(Ctx& ctx, View x_TMD) const {
   attention_hyper_.post(ctx, saved_.x_mid_TMD.first(T), x_TMD, site.y_TD, site.hyper);
 }
 
-void Block::experts(Ctx& ctx, View xo_TMD, View token_T, int64_t num_tokens, layers::ChoiceSource source) const {
+void Block::experts(Ctx& ctx, View xo_TMD, View token_T, int64_t num_tokens, const layers::ChoiceRule& rule) const {
   const auto site = first(saved_.moe_site, num_tokens);
   const View x_mid_TMD = saved_.x_mid_TMD.first(num_tokens);
   moe_hyper_.pre(ctx, site.u_TD, x_mid_TMD, site.hyper);
   moe_norm_.forward(ctx, site.h_TD, site.rstd_T, site.u_TD);
   moe_.forward(ctx, site.y_TD, site.h_TD, token_T, moe_.first(saved_.moe, num_tokens), choices(num_tokens).expert_TK,
-               source);
+               rule);
   moe_hyper_.post(ctx, xo_TMD, x_mid_TMD, site.y_TD, site.hyper);
 }
 
@@ -122,35 +122,44 @@ int64_t num_entries(const layers::Attention& attention, const DeviceLayout& layo
 
 }  // namespace
 
-void Block::forward(Ctx& ctx, View xo_TMD, View x_TMD, layers::ChoiceSource source, const DeviceLayout& layout,
+void Block::forward(Ctx& ctx, View xo_TMD, View x_TMD, const Choosing& choosing, const DeviceLayout& layout,
                     const RotaryTable& rotary) const {
   const int64_t T = x_TMD.dim(0);
   const auto site = first(saved_.attention_site, T);
   attention_input(ctx, x_TMD);
   attention_.forward(ctx, site.y_TD, site.h_TD, attention_.first(saved_.attention, T, num_entries(attention_, layout)),
-                     choices(T).selected_TA, source, layout, rotary);
+                     choices(T).selected_TA, choosing.entries, choosing.use, layout, rotary);
   attention_output(ctx, x_TMD);
-  experts(ctx, xo_TMD, layout.token_T, T, source);
+  experts(ctx, xo_TMD, layout.token_T, T, choosing.experts);
 }
 
-void Block::backward(Ctx& ctx, View dx_TMD, View x_TMD, layers::ChoiceSource source, const DeviceLayout& layout,
-                     const RotaryTable& rotary) const {
+void Block::backward(Ctx& ctx, View dx_TMD, View x_TMD, layers::EntryUse use, const layers::Moe::Balance& balance,
+                     const DeviceLayout& layout, const RotaryTable& rotary) const {
   const int64_t T = x_TMD.dim(0);
   const auto attention_site = first(saved_.attention_site, T), moe_site = first(saved_.moe_site, T);
   const View x_mid_TMD = saved_.x_mid_TMD.first(T), dy_TD = dy_TD_.first(T), dh_TD = dh_TD_.first(T);
   const Choices chosen = choices(T);
 
   moe_hyper_.backward_post(ctx, dy_TD, dx_TMD, x_mid_TMD, moe_site.y_TD, moe_site.hyper);
-  moe_.backward(ctx, dh_TD, dy_TD, moe_site.h_TD, moe_.first(saved_.moe, T), chosen.expert_TK);
+  moe_.backward(ctx, dh_TD, dy_TD, moe_site.h_TD, moe_.first(saved_.moe, T), chosen.expert_TK, balance);
   moe_norm_.backward(ctx, dh_TD, dh_TD, moe_site.u_TD, moe_site.rstd_T);
   moe_hyper_.backward_pre(ctx, dx_TMD, dh_TD, x_mid_TMD, moe_site.hyper);
 
   attention_hyper_.backward_post(ctx, dy_TD, dx_TMD, x_TMD, attention_site.y_TD, attention_site.hyper);
   attention_.backward(ctx, dh_TD, dy_TD, attention_site.h_TD,
-                      attention_.first(saved_.attention, T, num_entries(attention_, layout)), chosen.selected_TA,
-                      source, layout, rotary);
+                      attention_.first(saved_.attention, T, num_entries(attention_, layout)), chosen.selected_TA, use,
+                      layout, rotary);
   attention_norm_.backward(ctx, dh_TD, dh_TD, attention_site.u_TD, attention_site.rstd_T);
   attention_hyper_.backward_pre(ctx, dx_TMD, dh_TD, x_TMD, attention_site.hyper);
+}
+
+void Block::backward_indexer(Ctx& ctx, View loss_1, layers::EntryUse use, double coefficient,
+                             const DeviceLayout& layout, const RotaryTable& rotary) const {
+  if (!attention_.indexer()) return;
+  const int64_t T = layout.num_tokens();
+  attention_.backward_indexer(ctx, loss_1, first(saved_.attention_site, T).h_TD,
+                              attention_.first(saved_.attention, T, num_entries(attention_, layout)),
+                              choices(T).selected_TA, use, coefficient, layout, rotary);
 }
 
 }  // namespace temper::model

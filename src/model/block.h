@@ -49,21 +49,30 @@ class Block {
   void declare_choices(Book& book, int64_t max_tokens);
   void declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train);
 
-  // xo = block(x). Its choices are written when source is kCompute, read otherwise. xo must not alias x.
-  void forward(layers::Ctx& ctx, View xo_TMD, View x_TMD, layers::ChoiceSource source,
-               const layers::DeviceLayout& layout, const layers::RotaryTable& rotary) const;
-  // In place: dx_TMD (acc) holds dLoss/dxo on entry and dLoss/dx on return. source: kReplay or kGiven.
-  void backward(layers::Ctx& ctx, View dx_TMD, View x_TMD, layers::ChoiceSource source,
+  // How a pass chooses: its experts and, in CSA layers, the entries that are attended to.
+  struct Choosing {
+    layers::ChoiceRule experts, entries;
+    layers::EntryUse use = layers::EntryUse::kBest;
+  };
+  // xo = block(x). Its choices are computed or read. xo must not alias x.
+  void forward(layers::Ctx& ctx, View xo_TMD, View x_TMD, const Choosing& choosing, const layers::DeviceLayout& layout,
+               const layers::RotaryTable& rotary) const;
+  // In place: dx_TMD (acc) holds dLoss/dxo on entry and dLoss/dx on return. use: as in forward.
+  void backward(layers::Ctx& ctx, View dx_TMD, View x_TMD, layers::EntryUse use, const layers::Moe::Balance& balance,
                 const layers::DeviceLayout& layout, const layers::RotaryTable& rotary) const;
+  // After forward: the indexer's own loss and its gradient (Attention::backward_indexer). Nothing without an indexer.
+  void backward_indexer(layers::Ctx& ctx, View loss_1, layers::EntryUse use, double coefficient,
+                        const layers::DeviceLayout& layout, const layers::RotaryTable& rotary) const;
 
   Choices choices(int64_t num_tokens) const;
 
   // The parts, for the decoder.
   const layers::Attention& attention() const { return attention_; }
+  const layers::Moe& moe() const { return moe_; }
   const Saved& saved() const { return saved_; }
   void attention_input(layers::Ctx& ctx, View x_TMD) const;   // fills the attention site up to h_TD
   void attention_output(layers::Ctx& ctx, View x_TMD) const;  // from y_TD to x_mid_TMD
-  void experts(layers::Ctx& ctx, View xo_TMD, View token_T, int64_t num_tokens, layers::ChoiceSource source) const;
+  void experts(layers::Ctx& ctx, View xo_TMD, View token_T, int64_t num_tokens, const layers::ChoiceRule& rule) const;
 
  private:
   void declare_site(Book& book, SiteSaved& site, const layers::HyperConnection& hyper, const std::string& name,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+#include "model/freeze.h"
 #include "model/model_impl.h"
 
 namespace temper::model {
@@ -38,27 +40,58 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
       compress_rotary("rotary:compress", rotary_spec(c.compress_rope, c.qk_rope_head_dim)) {
   for (int64_t l = 0; l < c.num_hidden_layers; ++l)
     blocks.push_back(std::make_unique<Block>("model.layers." + std::to_string(l) + ".", block_dims(c, l), dtypes));
+  if (options.mtp) {
+    if (c.num_nextn_predict_layers != 1) {
+      fail(ErrorCode::kInvalidArgument,
+           "multi-token prediction was asked for, but config.json has num_nextn_predict_layers = {}; a V4 model that "
+           "can "
+           "be trained with it has 1",
+           c.num_nextn_predict_layers);
+    }
+    mtp = std::make_unique<Mtp>(c, dtypes);
+  }
   stream_buffers.resize(keep.num_stream_buffers);
 }
 
-void Model::Impl::collapse(Ctx& ctx, View x_TMD) const {
-  const int64_t T = x_TMD.dim(0);
-  head_hyper.pre(ctx, v_TD.first(T), x_TMD, head_saved.first(T));
-  norm.forward(ctx, y_TD.first(T), v_rstd_T.first(T), v_TD.first(T));
+namespace {
+
+bool is_indexer(const Parameter& p) { return p.name.find(".indexer.") != std::string::npos; }
+
+void choose_trainable(const std::vector<Parameter*>& parameters, const ModelOptions& options) {
+  for (Parameter* p : parameters) {
+    if (options.indexer == IndexerUse::kFrozen && is_indexer(*p)) p->trainable = false;
+    if (options.indexer == IndexerUse::kWarmUp && !is_indexer(*p)) p->trainable = false;
+  }
+  freeze(parameters, options.frozen);
 }
 
-void Model::Impl::rebuild(Ctx& ctx, const Config& config, int64_t layer) const {
-  blocks[layer]->forward(ctx, streams(layer + 1), streams(layer), replay(), layout, rotary(config, layer));
-}
+}  // namespace
 
-Model::Model(Config config, ModelOptions options) : config_(std::move(config)), options_(options) {
+Model::Model(Config config, ModelOptions options) : config_(std::move(config)), options_(std::move(options)) {
   CHECK(options_.max_tokens > 0);
   impl_ = std::make_unique<Impl>(config_, options_);
-  parameters_.push_back(&impl_->embedding);
-  for (auto& block : impl_->blocks) block->collect(parameters_);
-  parameters_.push_back(&impl_->norm.w);
-  impl_->head_hyper.collect(parameters_);
-  impl_->lm_head.collect(parameters_);
+  Impl& m = *impl_;
+  parameters_.push_back(&m.embedding);
+  std::vector<size_t> block_ends;
+  for (auto& block : m.blocks) {
+    block->collect(parameters_);
+    block_ends.push_back(parameters_.size());
+  }
+  parameters_.push_back(&m.norm.w);
+  m.head_hyper.collect(parameters_);
+  m.lm_head.collect(parameters_);
+  if (m.mtp) m.mtp->collect(parameters_);
+  choose_trainable(parameters_, options_);
+
+  m.lowest_trained = m.embedding.trainable ? -1 : config_.num_hidden_layers + 1;
+  for (size_t i = 1; i < parameters_.size() && m.lowest_trained > config_.num_hidden_layers; ++i) {
+    if (!parameters_[i]->trainable || is_indexer(*parameters_[i])) continue;
+    m.lowest_trained = std::upper_bound(block_ends.begin(), block_ends.end(), i) - block_ends.begin();
+  }
+  m.attends_to_all = options_.indexer == IndexerUse::kWarmUp;
+  m.entry_uses.resize(config_.num_hidden_layers);
+  m.indexer_is_trained = std::any_of(parameters_.begin(), parameters_.end(),
+                                     [](const Parameter* p) { return p->trainable && is_indexer(*p); });
 }
 
 Model::~Model() = default;
@@ -80,7 +113,17 @@ void Model::declare(Book& book) {
   m.main_rotary.declare(book, positions, m.dtypes.acc);
   m.compress_rotary.declare(book, positions, m.dtypes.acc);
   m.layout.declare(book, T, config_.compress_rates());
-  m.lm_head.declare_inputs(book, T);
+  m.lm_head.declare_saved(book, m.lm_saved, "lm_head", T);
+  if (m.mtp) m.lm_head.declare_saved(book, m.mtp_lm_saved, "mtp.0:lm_head", T);
+  const int64_t L = m.num_blocks();
+  book.declare(&m.given_expert_TK, TensorKind::kInput, "given:expert", DType::kI32, {T, config_.num_experts_per_tok});
+  book.declare(&m.given_selected_TA, TensorKind::kInput, "given:selected", DType::kI32,
+               {T, std::max<int64_t>(config_.index_topk, 1)});
+  if (options_.train) {
+    book.declare(&m.load_LE, TensorKind::kInput, "expert loads", DType::kI32, {L, config_.n_routed_experts});
+    book.declare(&m.balance_L, TensorKind::kInput, "balance losses", m.dtypes.acc, {L});
+    book.declare(&m.indexer_L, TensorKind::kInput, "indexer losses", m.dtypes.acc, {L});
+  }
 
   for (auto& buffer : m.stream_buffers) book.declare(&buffer, TensorKind::kSaved, "streams", m.dtypes.act, {T, M, D});
   for (auto& block : m.blocks) block->declare_choices(book, T);
@@ -88,6 +131,7 @@ void Model::declare(Book& book) {
   book.declare(&m.v_TD, TensorKind::kSaved, "head:v", m.dtypes.act, {T, D});
   book.declare(&m.v_rstd_T, TensorKind::kSaved, "head:v_rstd", m.dtypes.acc, {T});
   book.declare(&m.y_TD, TensorKind::kSaved, "head:y", m.dtypes.act, {T, D});
+  if (m.mtp) m.mtp->declare_saved(book, T);
   const int64_t shared = book.mark(TensorKind::kSaved);
   for (auto& block : m.blocks) {
     if (m.keep.share_saved) book.rewind(TensorKind::kSaved, shared);
@@ -101,6 +145,7 @@ void Model::declare(Book& book) {
   }
   const ScratchScope scope(book);
   for (auto& block : m.blocks) block->declare_scratch(book, T, options_.num_threads, options_.train);
+  if (m.mtp) m.mtp->declare_scratch(book, T, options_.num_threads, options_.train);
   if (options_.train) m.head_hyper.declare_scratch(book, T);
   m.lm_head.declare_scratch(book, options_.train);
 }
@@ -116,67 +161,5 @@ void Model::refresh_values(Ctx& ctx) {
   for (Parameter* p : parameters_)
     if (p->master.defined() && p->master.raw() != p->value.raw()) ctx.ops.copy(ctx.stream, p->value, p->master);
 }
-
-void Model::zero_gradients(Ctx& ctx) {
-  for (Parameter* p : parameters_)
-    if (p->grad.defined()) ctx.ops.fill(ctx.stream, p->grad, 0);
-}
-
-void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, bool given_choices) {
-  Impl& m = *impl_;
-  CHECK(!batch.tokens.empty() && batch.cu_seqlens.back() == static_cast<int64_t>(batch.tokens.size()));
-  m.layout.upload(ctx.device, ctx.stream, batch,
-                  layers::make_layout(batch.cu_seqlens, config_.sliding_window, config_.compress_rates()));
-  m.targets = batch.targets;
-  m.given = given_choices;
-  ctx.ops.embedding_forward(ctx.stream, m.streams(0), m.embedding.value, m.layout.token_T);
-  for (int64_t l = 0; l < config_.num_hidden_layers; ++l)
-    m.blocks[l]->forward(ctx, m.streams(l + 1), m.streams(l),
-                         given_choices ? layers::ChoiceSource::kGiven : layers::ChoiceSource::kCompute, m.layout,
-                         m.rotary(config_, l));
-  m.collapse(ctx, m.streams(config_.num_hidden_layers));
-}
-
-TokenResults Model::logprobs(Ctx& ctx) {
-  Impl& m = *impl_;
-  TokenResults results;
-  m.lm_head.logprobs(ctx, m.y_TD.first(m.layout.num_tokens()), m.targets, results.logp_T, results.best_T);
-  return results;
-}
-
-void Model::logits(Ctx& ctx, int64_t begin, int64_t end, std::vector<double>& logits_TV) {
-  impl_->lm_head.logits(ctx, impl_->y_TD.first(impl_->layout.num_tokens()), begin, end, logits_TV);
-}
-
-void Model::backward(Ctx& ctx, std::span<const double> dlogp_T) {
-  Impl& m = *impl_;
-  const int64_t T = m.layout.num_tokens(), L = config_.num_hidden_layers;
-  CHECK(options_.train && static_cast<int64_t>(dlogp_T.size()) == T, dlogp_T.size(), T);
-  const View dx_TMD = m.dx_TMD.first(T), dv_TD = m.dv_TD.first(T);
-
-  ctx.ops.fill(ctx.stream, dv_TD, 0);
-  m.lm_head.backward(ctx, dv_TD, m.y_TD.first(T), dlogp_T);
-  m.norm.backward(ctx, dv_TD, dv_TD, m.v_TD.first(T), m.v_rstd_T.first(T));
-  ctx.ops.fill(ctx.stream, dx_TMD, 0);
-  m.head_hyper.backward_pre(ctx, dx_TMD, dv_TD, m.streams(L), m.head_saved.first(T));
-
-  const int64_t segment = m.keep.segment;
-  for (int64_t l = L - 1; l >= 0; --l) {
-    const bool is_last = l == L - 1;
-    if (segment > 1 && l % segment == segment - 1 && !is_last) {
-      for (int64_t k = l - segment + 1; k < l; ++k) m.rebuild(ctx, config_, k);
-    }
-    if (m.keep.share_saved && !is_last) m.rebuild(ctx, config_, l);
-    m.blocks[l]->backward(ctx, dx_TMD, m.streams(l), m.replay(), m.layout, m.rotary(config_, l));
-  }
-  ctx.ops.embedding_backward(ctx.stream, m.embedding.grad, dx_TMD, m.layout.token_T);
-}
-
-Model::Choices Model::choices(int64_t layer) const {
-  const auto chosen = impl_->blocks[layer]->choices(impl_->layout.num_tokens());
-  return {chosen.expert_TK, chosen.selected_TA};
-}
-
-View Model::streams(int64_t layer) const { return impl_->streams(layer); }
 
 }  // namespace temper::model

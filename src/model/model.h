@@ -20,14 +20,24 @@
 
 namespace temper::model {
 
+// What becomes of the lightning indexer's weights.
+enum class IndexerUse : uint8_t {
+  kFrozen,  // as loaded
+  kTrain,   // they follow the attention by their own loss, beside the model
+  kWarmUp,  // nothing else is trained, and attention reads every visible entry meanwhile
+};
+
 struct ModelOptions {
   layers::Precision precision = layers::Precision::kFp32;
   int64_t max_tokens = 0;      // capacity T of a micro-batch
   int64_t max_document = 0;    // longest document: length of the rotary tables; 0 = max_tokens
   int64_t logit_chunk = 1024;  // tokens whose logits exist at once
   Recompute recompute = Recompute::kNone;
-  bool train = true;                            // false: no gradients, moments or saved tensors are declared
-  bool optimizer = true;                        // with train: declare AdamW moments
+  bool train = true;      // false: no gradients, moments or saved tensors are declared
+  bool optimizer = true;  // with train: declare AdamW moments
+  bool mtp = false;       // with the multi-token-prediction block ("mtp.0.*")
+  IndexerUse indexer = IndexerUse::kFrozen;
+  std::vector<std::string> frozen;  // parameters that are not trained: names, in which * stands for any characters
   int64_t num_threads = temper::num_threads();  // DeviceInfo::num_threads; sizes the workspace of attention's backward
 };
 
@@ -37,8 +47,35 @@ struct TokenResults {
   std::vector<int32_t> best_T;  // most likely token
 };
 
+// Discrete choices on the host, to be recorded and to be given: of a rollout, or of older weights (anticipatory
+// routing). Per layer, the prediction block last where the model has it; an empty vector, and a row whose first value
+// is -1, is computed. Rows of the prediction block are its own (mtp_batch()).
+struct Choices {
+  struct Layer {
+    std::vector<int32_t> expert_TK, selected_TA;
+  };
+  std::vector<Layer> layers;
+};
+
+// Sums over the micro-batches since zero_gradients(), per layer, the prediction block last; 0 where a layer has no such
+// loss. A step's loss is the sum over layers, times the coefficient given to backward().
+struct AuxiliaryLosses {
+  std::vector<double> balance_L;  // sum_e F_e P_e of each micro-batch (page 6.3)
+  std::vector<double> indexer_L;  // sum over tokens of KL(attention || indexer) (page 5.9)
+};
+
+// What backward starts from.
+struct LossGradients {
+  std::span<const double> dlogp_T;  // dLoss/dlogp by position of the micro-batch
+  std::span<const double>
+      mtp_dlogp_R;     // dLoss/dlogp of the prediction block by row of mtp_batch(); empty: no such loss
+  double balance = 0;  // coefficient of sum_e F_e P_e of this micro-batch, in every score layer
+  double indexer = 0;  // coefficient of each token's KL, in every CSA layer; used unless frozen
+};
+
 class Model {
  public:
+  // Throws kInvalidArgument: a pattern of `frozen` that names no parameter, mtp where config has no such block.
   Model(Config config, ModelOptions options);
   ~Model();
 
@@ -55,17 +92,32 @@ class Model {
 
   // Copies master into value for every trainable parameter (after loading masters).
   void refresh_values(layers::Ctx& ctx);
+  // Begins a step: gradients, auxiliary losses and expert loads become 0.
   void zero_gradients(layers::Ctx& ctx);
 
-  // Runs the trunk on a micro-batch of 1 to max_tokens tokens. With given_choices the router's experts and the
-  // indexer's entries are not computed but read from choices(layer), which the caller has filled (replay).
-  void forward(layers::Ctx& ctx, const layers::MicroBatch& batch, bool given_choices = false);
+  // Runs the model on a micro-batch of 1 to max_tokens tokens. Rows of `given` replace the router's experts and the
+  // indexer's entries; weights are still computed from the current router. Throws kInvalidArgument where their number
+  // or a value does not fit.
+  void forward(layers::Ctx& ctx, const layers::MicroBatch& batch, const Choices* given = nullptr);
   // After forward: results at positions with targets >= 0, by chunks.
   TokenResults logprobs(layers::Ctx& ctx);
-  // After logprobs: dlogp[t] = dLoss/dlogp_t. Accumulates into every trainable parameter's grad.
-  void backward(layers::Ctx& ctx, std::span<const double> dlogp_T);
+  // The same of the prediction block, by row of mtp_batch(), whose targets and weights are those of this micro-batch.
+  TokenResults mtp_logprobs(layers::Ctx& ctx);
+  const layers::MicroBatch& mtp_batch() const;
+  // After logprobs (and mtp_logprobs). Accumulates into every trainable parameter's grad.
+  void backward(layers::Ctx& ctx, const LossGradients& gradients);
+
+  // Since zero_gradients().
+  AuxiliaryLosses auxiliary_losses(layers::Ctx& ctx) const;
+  // Tokens that chose each expert in forward passes (a rebuilt pass does not count), [layers][experts]; layers routed
+  // by token id have an empty list.
+  std::vector<std::vector<int32_t>> expert_loads(layers::Ctx& ctx) const;
+  // Once a step: bias_e += speed * sign(mean load - load_e) in every score layer (page 6.3).
+  void update_router_biases(layers::Ctx& ctx, double speed);
   // After forward: rows [begin, end) of the logits [T, V], to the host; for verify and generate, by chunks.
   void logits(layers::Ctx& ctx, int64_t begin, int64_t end, std::vector<double>& logits_TV);
+  // After mtp_logprobs: the same of the prediction block, by row of mtp_batch().
+  void mtp_logits(layers::Ctx& ctx, int64_t begin, int64_t end, std::vector<double>& logits_RV);
 
   // In the order of transformers' state dict: embedding, layers, head collapse, norm, head.
   const std::vector<layers::Parameter*>& parameters() const { return parameters_; }
@@ -75,12 +127,8 @@ class Model {
   // Model FLOPs of forward + backward of documents with this layout and num_targets trained positions (model/flops.cc).
   double train_flops(const layers::HostLayout& layout, int64_t num_targets) const;
 
-  // The discrete choices of the last forward pass: expert_TK [T, K] i32 ascending, selected_TA [T, A] i32 (CSA layers;
-  // only meaningful where a token sees more than index_topk entries).
-  struct Choices {
-    View expert_TK, selected_TA;
-  };
-  Choices choices(int64_t layer) const;
+  // The discrete choices of the last forward pass, on the host; selected_TA only of CSA layers that had to choose.
+  Choices choices(layers::Ctx& ctx) const;
 
   // Streams [T, M, D] before a layer (0) ... after the last (num_hidden_layers); intact after forward unless recompute
   // is kFull or train is false.

@@ -7,6 +7,7 @@
 #include "layers/lm_head.h"
 #include "model/block.h"
 #include "model/model.h"
+#include "model/mtp.h"
 
 namespace temper::model {
 
@@ -21,13 +22,21 @@ struct Model::Impl {
   layers::RmsNorm norm;
   layers::LmHead lm_head;
   layers::RotaryTable main_rotary, compress_rotary;
+  std::unique_ptr<Mtp> mtp;         // where the model has it
+  int64_t lowest_trained = 0;       // block: below it nothing is trained but indexers; -1: the embedding is
+  bool indexer_is_trained = false;  // at least one
+  bool attends_to_all = false;      // warm-up of the indexer
 
   layers::DeviceLayout layout;
-  std::vector<int32_t> targets;  // of the current micro-batch
-  bool given = false;            // its choices came from outside
-  layers::ChoiceSource replay() const { return given ? layers::ChoiceSource::kGiven : layers::ChoiceSource::kReplay; }
-  std::vector<View> stream_buffers;  // act [T, M, D], by KeepPlan
+  std::vector<int32_t> targets;              // of the current micro-batch
+  std::vector<layers::EntryUse> entry_uses;  // of its forward pass, by layer
+  Choices::Layer mtp_given;                  // what was given for the prediction block
+  View given_expert_TK, given_selected_TA;   // i32: given choices of one layer
+  View load_LE;                              // i32: tokens that chose each expert, by layer, the prediction block last
+  View balance_L, indexer_L;                 // acc: auxiliary losses, the same
+  std::vector<View> stream_buffers;          // act [T, M, D], by KeepPlan
   layers::HyperConnection::Saved head_saved;
+  layers::LmHead::Saved lm_saved, mtp_lm_saved;
   View v_TD, v_rstd_T, y_TD;  // after the collapse, and normed: act, acc, act
   View dx_TMD, dv_TD;         // acc
 
@@ -39,6 +48,20 @@ struct Model::Impl {
   void collapse(layers::Ctx& ctx, View x_TMD) const;
   // Runs a block's forward again, with the choices of the first time so that it takes the same route.
   void rebuild(layers::Ctx& ctx, const Config& config, int64_t layer) const;
+  Block& block(int64_t layer) { return layer < static_cast<int64_t>(blocks.size()) ? *blocks[layer] : mtp->block(); }
+  int64_t num_blocks() const { return static_cast<int64_t>(blocks.size()) + (mtp ? 1 : 0); }
+  // Uploads the given choices of a layer and says how it chooses. num_rows: of its micro-batch.
+  Block::Choosing choosing(layers::Ctx& ctx, const Config& config, const Choices::Layer& given, int64_t layer);
+  void check_given(const Config& config, const Choices* given) const;
+  // Fills dx_TMD with the gradient of the streams after the last main layer.
+  void backward_heads(layers::Ctx& ctx, int64_t num_layers, const LossGradients& gradients);
+  bool counts_load(const Config& config, int64_t layer) const {
+    return load_LE.defined() && (layer == config.num_hidden_layers || !config.is_hash_moe[layer]);
+  }
+  void add_load(layers::Ctx& ctx, const Config& config, int64_t layer, int64_t num_rows);
+  layers::Moe::Balance balance_of(int64_t layer, double coefficient) const {
+    return {coefficient, balance_L.slice(0, layer, layer + 1)};
+  }
 };
 
 }  // namespace temper::model

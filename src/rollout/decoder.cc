@@ -145,7 +145,7 @@ const std::vector<double>& Decoder::step(Ctx& ctx, const std::vector<SlotToken>&
     block.attention_input(ctx, streams(l));
     attention(ctx, l, T);
     block.attention_output(ctx, streams(l));
-    block.experts(ctx, streams(l + 1), token_T_.first(T), T, layers::ChoiceSource::kCompute);
+    block.experts(ctx, streams(l + 1), token_T_.first(T), T, layers::ChoiceRule{});
   }
   m.collapse(ctx, streams(L));
   m.lm_head.logits(ctx, m.y_TD.first(T), 0, T, logits_TV_);

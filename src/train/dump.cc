@@ -137,7 +137,7 @@ double run_line(Session& session, const Line& line, int64_t num_targets, bool gr
   if (gradients) {
     std::vector<double> dlogp_T(num_tokens);
     for (int64_t t = 0; t < num_tokens; ++t) dlogp_T[t] = -line.batch.weights[t] / static_cast<double>(num_targets);
-    model.backward(ctx, dlogp_T);
+    model.backward(ctx, {dlogp_T, {}});
   }
   return loss;
 }

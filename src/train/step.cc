@@ -51,7 +51,7 @@ void Step::execute(const parallel::Instruction& instruction) {
       loss(batches_[instruction.micro_batch]);
       break;
     case Action::kBackward:
-      parts_.model.backward(parts_.ctx, dlogp_T_);
+      parts_.model.backward(parts_.ctx, {dlogp_T_, {}});
       break;
     case Action::kReduce:
       reduce();

@@ -28,14 +28,34 @@ void check_parameters(LayerRig& rig, const ParameterList& list, const std::funct
     if (p->trainable) rig.expect_gradient(p->name, p->value, p->grad, loss);
 }
 
-void check_attention(AttentionDims dims) {
+// Gradient of 1.5 * the indexer's loss by its parameters; add(loss_1) accumulates both. The other parameters and the
+// layer's input get none.
+void check_indexer(LayerRig& rig, Ctx ctx, const ParameterList& list, View loss_1,
+                   const std::function<void(View)>& add) {
+  const auto evaluate = [&] {
+    ctx.ops.fill(ctx.stream, loss_1, 0);
+    for (const Parameter* p : list) ctx.ops.fill(ctx.stream, p->grad, 0);
+    add(loss_1);
+    return 1.5 * loss_1.data<double>()[0];
+  };
+  for (const Parameter* p : list) {
+    const double loss = evaluate();
+    EXPECT_GT(loss, 0.01);
+    if (p->name.find("indexer") != std::string::npos)
+      rig.expect_gradient(p->name, p->value, p->grad, evaluate);
+    else
+      EXPECT_EQ(dot(p->grad, p->grad), 0) << p->name;
+  }
+}
+
+void check_attention(AttentionDims dims, EntryUse use = EntryUse::kBest) {
   LayerRig rig;
   Attention attention("a.", dims, LayerRig::kDtypes);
   RotaryTable rotary("rotary", {8, 160000, true, 16, 32, 1, 64});
   DeviceLayout layout;
   Attention::Saved saved;
   ParameterList list;
-  View h_TD, y_TD, dy_TD, dh_TD, selected_TA;
+  View h_TD, y_TD, dy_TD, dh_TD, selected_TA, loss_1;
   attention.collect(list);
   rig.declare_parameters(list);
   const std::vector<int64_t> rates = dims.rate > 0 ? std::vector<int64_t>{dims.rate} : std::vector<int64_t>{};
@@ -45,6 +65,7 @@ void check_attention(AttentionDims dims) {
   attention.declare_scratch(rig.book, kT, num_threads(), true);
   for (View* view : {&h_TD, &y_TD, &dy_TD, &dh_TD}) rig.declare(*view, {kT, dims.D});
   if (dims.csa) rig.declare_index(selected_TA, {kT, dims.indexer.A});
+  rig.declare(loss_1, {1});
   rig.grant(list);
   Ctx ctx = rig.ctx();
   rotary.prepare(ctx);
@@ -53,16 +74,23 @@ void check_attention(AttentionDims dims) {
 
   const int64_t C = dims.rate > 0 ? layout.entries(dims.rate).num_entries : 0;
   const auto now = attention.first(saved, kT, C);
-  ChoiceSource source = ChoiceSource::kCompute;
+  ChoiceRule rule;
   const auto loss = [&] {
-    attention.forward(ctx, y_TD, h_TD, now, selected_TA, source, layout, rotary);
+    attention.forward(ctx, y_TD, h_TD, now, selected_TA, rule, use, layout, rotary);
     return dot(y_TD, dy_TD);
   };
   loss();
-  source = ChoiceSource::kReplay;  // a small step must not change the selection under our feet
-  attention.backward(ctx, dh_TD, dy_TD, h_TD, now, selected_TA, source, layout, rotary);
+  rule.read = true;  // a small step must not change the selection under our feet
+  attention.backward(ctx, dh_TD, dy_TD, h_TD, now, selected_TA, use, layout, rotary);
   rig.expect_gradient("h", h_TD, dh_TD, loss);
-  check_parameters(rig, list, loss);
+  ParameterList without_indexer;
+  for (Parameter* p : list)
+    if (p->name.find("indexer") == std::string::npos) without_indexer.push_back(p);
+  check_parameters(rig, without_indexer, loss);
+  if (!dims.csa) return;
+  check_indexer(rig, ctx, list, loss_1, [&](View loss) {
+    attention.backward_indexer(ctx, loss, h_TD, now, selected_TA, use, 1.5, layout, rotary);
+  });
 }
 
 AttentionDims dims_of(int64_t rate, bool csa) {
@@ -75,15 +103,34 @@ AttentionDims dims_of(int64_t rate, bool csa) {
 TEST(LayerGradient, SlidingAttention) { check_attention(dims_of(0, false)); }
 TEST(LayerGradient, CompressedSparseAttention) { check_attention(dims_of(4, true)); }
 TEST(LayerGradient, CompressedSparseAttentionOfAnotherRate) { check_attention(dims_of(3, true)); }
+TEST(LayerGradient, AttentionToEveryEntryAndItsIndexer) { check_attention(dims_of(4, true), EntryUse::kAll); }
 TEST(LayerGradient, HeavilyCompressedAttention) { check_attention(dims_of(5, false)); }
-void check_moe(bool hash) {
+
+// sum_e F_e P_e of page 6.3, written from its definition.
+double balance_sum(const MoeDims& dims, View z_TE, View expert_TK) {
+  if (dims.hash) return 0;
+  const int64_t T = z_TE.dim(0), E = dims.E, K = dims.K;
+  std::vector<double> count(E), share(E);
+  for (int64_t i = 0; i < T * K; ++i) count[expert_TK.data<int32_t>()[i]] += 1;
+  for (int64_t t = 0; t < T; ++t) {
+    std::vector<double> score(E);
+    double total = 0;
+    for (int64_t e = 0; e < E; ++e) total += score[e] = std::sqrt(std::log1p(std::exp(z_TE.data<double>()[t * E + e])));
+    for (int64_t e = 0; e < E; ++e) share[e] += score[e] / total;
+  }
+  double sum = 0;
+  for (int64_t e = 0; e < E; ++e) sum += static_cast<double>(E) / (K * T) * count[e] * share[e] / T;
+  return sum;
+}
+
+void check_moe(bool hash, double coefficient) {
   LayerRig rig;
   rig.step = 2e-7;  // about a thousand values stand around the clamp's bounds
   const MoeDims dims{.D = 9, .F = 7, .E = 5, .K = 2, .V = 11, .hash = hash, .scaling = 1.5, .swiglu_limit = 0.8};
   Moe moe("m.", dims, LayerRig::kDtypes);
   Moe::Saved saved;
   ParameterList list;
-  View h_TD, y_TD, dy_TD, dh_TD, expert_TK, token_T;
+  View h_TD, y_TD, dy_TD, dh_TD, expert_TK, token_T, balance_1;
   moe.collect(list);
   rig.declare_parameters(list);
   moe.declare_saved(rig.book, saved, kT);
@@ -91,6 +138,7 @@ void check_moe(bool hash) {
   for (View* view : {&h_TD, &y_TD, &dy_TD, &dh_TD}) rig.declare(*view, {kT, dims.D});
   rig.declare_index(expert_TK, {kT, dims.K});
   rig.declare_index(token_T, {kT});
+  rig.declare(balance_1, {1});
   rig.grant(list);
   Ctx ctx = rig.ctx();
   ctx.device.copy_to_device(ctx.stream, token_T, batch().tokens.data());
@@ -102,20 +150,22 @@ void check_moe(bool hash) {
   rig.randomize(h_TD, 1), rig.randomize(dy_TD, 1);
 
   const auto now = moe.first(saved, kT);
-  ChoiceSource source = ChoiceSource::kCompute;
+  ChoiceRule rule;
   const auto loss = [&] {
-    moe.forward(ctx, y_TD, h_TD, token_T, now, expert_TK, source);
-    return dot(y_TD, dy_TD);
+    moe.forward(ctx, y_TD, h_TD, token_T, now, expert_TK, rule);
+    return dot(y_TD, dy_TD) + coefficient * balance_sum(dims, now.z_TE, expert_TK);
   };
   loss();
-  source = ChoiceSource::kReplay;
-  moe.backward(ctx, dh_TD, dy_TD, h_TD, now, expert_TK);
+  rule.read = true;
+  moe.backward(ctx, dh_TD, dy_TD, h_TD, now, expert_TK, {coefficient, balance_1});
+  if (coefficient > 0) EXPECT_NEAR(balance_1.data<double>()[0], balance_sum(dims, now.z_TE, expert_TK), 1e-12);
   rig.expect_gradient("h", h_TD, dh_TD, loss);
   check_parameters(rig, list, loss);
 }
 
-TEST(LayerGradient, ScoreRoutedExperts) { check_moe(false); }
-TEST(LayerGradient, HashRoutedExperts) { check_moe(true); }
+TEST(LayerGradient, ScoreRoutedExperts) { check_moe(false, 0); }
+TEST(LayerGradient, ScoreRoutedExpertsWithBalanceLoss) { check_moe(false, 2.5); }
+TEST(LayerGradient, HashRoutedExperts) { check_moe(true, 0); }
 
 TEST(LayerGradient, HyperConnection) {
   LayerRig rig;
@@ -185,7 +235,8 @@ TEST(LayerGradient, LmHeadByChunks) {
   View y_TD, dy_TD;
   head.collect(list);
   rig.declare_parameters(list);
-  head.declare_inputs(rig.book, kT);
+  LmHead::Saved saved;
+  head.declare_saved(rig.book, saved, "head", kT);
   head.declare_scratch(rig.book, true);
   rig.declare(y_TD, {kT, kD}), rig.declare(dy_TD, {kT, kD});
   rig.grant(list);
@@ -199,13 +250,13 @@ TEST(LayerGradient, LmHeadByChunks) {
     g[t] = targets[t] < 0 ? 0 : 0.1 + 0.01 * t;
   }
   const auto loss = [&] {
-    head.logprobs(ctx, y_TD, targets, logp, best);
+    head.logprobs(ctx, y_TD, targets, saved, logp, best);
     double sum = 0;
     for (int64_t t = 0; t < kT; ++t) sum += g[t] * logp[t];
     return sum;
   };
   loss();
-  head.backward(ctx, dy_TD, y_TD, g);
+  head.backward(ctx, dy_TD, y_TD, g, saved);
   rig.expect_gradient("y", y_TD, dy_TD, loss);
   check_parameters(rig, list, loss);
   EXPECT_EQ(best[3], -1);

@@ -96,6 +96,18 @@ void add_moe(Maker& maker, const std::string& prefix, bool hash) {
   maker.add(prefix + "shared_experts.down_proj.weight", {D, F}, 0.5);
 }
 
+void add_block(Maker& maker, const std::string& prefix, int64_t rate, bool hash) {
+  for (const char* site : {"attn_hc.", "ffn_hc."}) {
+    maker.add(prefix + site + "fn", {(2 + M) * M, M * D}, 0.3);
+    maker.add(prefix + site + "base", {(2 + M) * M}, 0.3);
+    maker.add_norm(prefix + site + "scale", {3});
+  }
+  maker.add_norm(prefix + "input_layernorm.weight", {D});
+  maker.add_norm(prefix + "post_attention_layernorm.weight", {D});
+  add_attention(maker, prefix + "self_attn.", rate);
+  add_moe(maker, prefix + "mlp.", hash);
+}
+
 std::map<std::string, Tensor> make_parameters() {
   Maker maker;
   maker.add("model.embed_tokens.weight", {V, D}, 1.0);
@@ -104,18 +116,15 @@ std::map<std::string, Tensor> make_parameters() {
   maker.add("model.hc_head.hc_fn", {M, M * D}, 0.3);
   maker.add("model.hc_head.hc_base", {M}, 0.3);
   maker.add_norm("model.hc_head.hc_scale", {1});
-  for (int64_t layer = 0; layer < 4; ++layer) {
-    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-    for (const char* site : {"attn_hc.", "ffn_hc."}) {
-      maker.add(prefix + site + "fn", {(2 + M) * M, M * D}, 0.3);
-      maker.add(prefix + site + "base", {(2 + M) * M}, 0.3);
-      maker.add_norm(prefix + site + "scale", {3});
-    }
-    maker.add_norm(prefix + "input_layernorm.weight", {D});
-    maker.add_norm(prefix + "post_attention_layernorm.weight", {D});
-    add_attention(maker, prefix + "self_attn.", kRates[layer]);
-    add_moe(maker, prefix + "mlp.", layer == 0);
-  }
+  for (int64_t layer = 0; layer < 4; ++layer)
+    add_block(maker, "model.layers." + std::to_string(layer) + ".", kRates[layer], layer == 0);
+  add_block(maker, "mtp.0.", 0, false);
+  maker.add("mtp.0.e_proj.weight", {D, D}, 0.3);
+  maker.add("mtp.0.h_proj.weight", {D, D}, 0.3);
+  for (const char* name : {"enorm", "hnorm", "norm"}) maker.add_norm(std::string("mtp.0.") + name + ".weight", {D});
+  maker.add("mtp.0.hc_head.hc_fn", {M, M * D}, 0.3);
+  maker.add("mtp.0.hc_head.hc_base", {M}, 0.3);
+  maker.add_norm("mtp.0.hc_head.hc_scale", {1});
   return maker.take();
 }
 
@@ -123,7 +132,7 @@ std::map<std::string, Tensor> make_parameters() {
 
 Config config() {
   return parse_config(R"({
-    "model_type": "deepseek_v4", "vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "model_type": "deepseek_v4", "vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 4, "num_nextn_predict_layers": 1, "num_attention_heads": 4,
     "num_key_value_heads": 1, "head_dim": 16, "qk_rope_head_dim": 8, "q_lora_rank": 12, "o_groups": 2, "o_lora_rank": 6,
     "sliding_window": 6, "index_n_heads": 8, "index_head_dim": 16, "index_topk": 3,
     "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 3, "moe_intermediate_size": 10,
@@ -148,6 +157,23 @@ std::vector<int32_t> tokens() {
 const std::map<std::string, Tensor>& parameters() {
   static const std::map<std::string, Tensor> tensors = make_parameters();
   return tensors;
+}
+
+std::unique_ptr<Rig> make_rig(layers::Precision precision, const backend::Backend& backend, ModelOptions options) {
+  options.precision = precision;
+  options.max_tokens = 29;
+  options.logit_chunk = 8;
+  auto rig = std::make_unique<Rig>(config(), options, backend);
+  size_t num_expected = 0;
+  for (const auto& [name, tensor] : parameters()) num_expected += options.mtp || !name.starts_with("mtp.");
+  CHECK(rig->model().parameters().size() == num_expected, rig->model().parameters().size(), num_expected);
+  for (layers::Parameter* p : rig->model().parameters()) {
+    const Tensor& tensor = parameters().at(p->name);
+    CHECK(tensor.shape == p->shape, p->name);
+    rig->set(*p, tensor.values);
+  }
+  rig->refresh();
+  return rig;
 }
 
 }  // namespace temper::model::golden

@@ -17,22 +17,6 @@ namespace {
 constexpr double kExact = 1e-10;  // published to 12 decimals or 13 digits
 constexpr int64_t kLast = 28;     // the position whose values are published
 
-std::unique_ptr<Rig> golden_rig(layers::Precision precision, const backend::Backend& backend) {
-  ModelOptions options;
-  options.precision = precision;
-  options.max_tokens = 29;
-  options.logit_chunk = 8;
-  auto rig = std::make_unique<Rig>(golden::config(), options, backend);
-  EXPECT_EQ(rig->model().parameters().size(), golden::parameters().size());
-  for (layers::Parameter* p : rig->model().parameters()) {
-    const golden::Tensor& tensor = golden::parameters().at(p->name);
-    EXPECT_EQ(tensor.shape, p->shape) << p->name;
-    rig->set(*p, tensor.values);
-  }
-  rig->refresh();
-  return rig;
-}
-
 double absolute_sum(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0, [](double sum, double x) { return sum + std::abs(x); });
 }
@@ -55,7 +39,7 @@ TEST(Golden, ParametersAreThePublishedOnes) {
 
 class GoldenFloat64 : public testing::Test {
  protected:
-  std::unique_ptr<Rig> rig_ = golden_rig(layers::Precision::kFp64, backend::cpu_reference());
+  std::unique_ptr<Rig> rig_ = golden::make_rig(layers::Precision::kFp64, backend::cpu_reference());
   layers::MicroBatch batch_ = next_token_batch({golden::tokens()});
 };
 
@@ -121,18 +105,19 @@ const LayerTrace kTrace[] = {
 
 TEST_F(GoldenFloat64, TraceOfEveryLayer) {
   rig_->loss(batch_);
+  const Choices chosen = rig_->model().choices(rig_->ctx());
   for (int64_t layer = 0; layer < 4; ++layer) {
     const std::string name = "layer " + std::to_string(layer);
     const Block::Saved& saved = rig_->model().impl().blocks[layer]->saved();
     const auto attention = rig_->read(saved.attention_site.y_TD.first(29));
     const auto moe = rig_->read(saved.moe_site.y_TD.first(29));
     const auto streams = rig_->read(rig_->model().streams(layer + 1));
-    const auto experts = rig_->read(rig_->model().choices(layer).expert_TK);
+    const auto experts = chosen.layers[layer].expert_TK;
     expect_values(attention, kLast * 16, kTrace[layer].attention_out, name + " attention");
     expect_relative(absolute_sum(attention), kTrace[layer].attention_sum, name + " attention sum");
     expect_values(moe, kLast * 16, kTrace[layer].moe_out, name + " experts' output");
     expect_relative(absolute_sum(moe), kTrace[layer].moe_sum, name + " experts' sum");
-    expect_values(experts, kLast * 3, kTrace[layer].experts, name + " chosen experts");
+    expect_values({experts.begin(), experts.end()}, kLast * 3, kTrace[layer].experts, name + " chosen experts");
     expect_values(streams, kLast * 4 * 16, kTrace[layer].stream0, name + " stream 0");
     expect_relative(absolute_sum(streams), kTrace[layer].stream_sum, name + " streams' sum");
   }
@@ -155,8 +140,12 @@ TEST_F(GoldenFloat64, HyperConnectionCoefficients) {
 
 TEST_F(GoldenFloat64, IndexerSelections) {
   rig_->loss(batch_);
-  const auto l1 = rig_->read(rig_->model().choices(1).selected_TA),
-             l3 = rig_->read(rig_->model().choices(3).selected_TA);
+  const Choices chosen = rig_->model().choices(rig_->ctx());
+  const auto selected = [&](int64_t layer) {
+    const auto& values = chosen.layers[layer].selected_TA;
+    return std::vector<double>(values.begin(), values.end());
+  };
+  const auto l1 = selected(1), l3 = selected(3);
   expect_values(l1, 28 * 3, {3, 4, 6}, "l1 t=28");
   expect_values(l1, 19 * 3, {0, 2, 3}, "l1 t=19");
   expect_values(l3, 28 * 3, {0, 1, 2}, "l3 t=28");
@@ -248,8 +237,8 @@ double difference_norm(const std::vector<double>& a, const std::vector<double>& 
 }
 
 TEST(GoldenFloat32, FastPathAgreesWithFloat64) {
-  const auto exact = golden_rig(layers::Precision::kFp64, backend::cpu_reference());
-  const auto fast = golden_rig(layers::Precision::kFp32, backend::cpu());
+  const auto exact = golden::make_rig(layers::Precision::kFp64, backend::cpu_reference());
+  const auto fast = golden::make_rig(layers::Precision::kFp32, backend::cpu());
   const auto batch = next_token_batch({golden::tokens()});
   const auto expected_logits = exact->logits(batch);
   EXPECT_LE(difference_norm(fast->logits(batch), expected_logits), 1e-5 * norm(expected_logits));

@@ -79,21 +79,38 @@ std::vector<double> Rig::read(const View& view) const {
   return {};
 }
 
-double Rig::loss(const layers::MicroBatch& batch, bool given_choices) {
-  model_.forward(ctx_, batch, given_choices);
-  const TokenResults results = model_.logprobs(ctx_);
+namespace {
+
+double weighted_loss(const layers::MicroBatch& batch, const TokenResults& results) {
   double sum = 0;
   for (size_t t = 0; t < batch.tokens.size(); ++t)
     if (batch.targets[t] >= 0) sum -= batch.weights[t] * results.logp_T[t];
   return sum;
 }
 
-double Rig::loss_and_gradients(const layers::MicroBatch& batch) {
-  model_.zero_gradients(ctx_);
-  const double sum = loss(batch);
+std::vector<double> loss_gradient(const layers::MicroBatch& batch, double scale) {
   std::vector<double> dlogp_T;
-  for (size_t t = 0; t < batch.tokens.size(); ++t) dlogp_T.push_back(batch.targets[t] >= 0 ? -batch.weights[t] : 0.0);
-  model_.backward(ctx_, dlogp_T);
+  for (size_t t = 0; t < batch.tokens.size(); ++t)
+    dlogp_T.push_back(batch.targets[t] >= 0 ? -scale * batch.weights[t] : 0.0);
+  return dlogp_T;
+}
+
+}  // namespace
+
+double Rig::loss(const layers::MicroBatch& batch, const Choices* given, const ExtraLosses& extra) {
+  model_.forward(ctx_, batch, given);
+  double sum = weighted_loss(batch, model_.logprobs(ctx_));
+  if (extra.mtp > 0) sum += extra.mtp * weighted_loss(model_.mtp_batch(), model_.mtp_logprobs(ctx_));
+  return sum;
+}
+
+double Rig::loss_and_gradients(const layers::MicroBatch& batch, const ExtraLosses& extra) {
+  model_.zero_gradients(ctx_);
+  const double sum = loss(batch, nullptr, extra);
+  const std::vector<double> dlogp_T = loss_gradient(batch, 1);
+  std::vector<double> mtp_dlogp_R;
+  if (extra.mtp > 0) mtp_dlogp_R = loss_gradient(model_.mtp_batch(), extra.mtp);
+  model_.backward(ctx_, {dlogp_T, mtp_dlogp_R, extra.balance, extra.indexer});
   return sum;
 }
 

@@ -12,6 +12,11 @@
 
 namespace temper::model {
 
+// Weights of the losses beside the main one; the gradient of their weighted sum is what is accumulated.
+struct ExtraLosses {
+  double mtp = 0, balance = 0, indexer = 0;
+};
+
 class Rig {
  public:
   // options.max_tokens must cover the batches. The device tables are prepared; parameters are zero until set.
@@ -30,10 +35,11 @@ class Rig {
   // A contiguous device tensor as doubles.
   std::vector<double> read(const View& view) const;
 
-  // Forward and log-probabilities; returns -sum over positions of weight * log p(target).
-  double loss(const layers::MicroBatch& batch, bool given_choices = false);
+  // Forward and log-probabilities; returns -sum over positions of weight * log p(target), + mtp * the same of the
+  // prediction block.
+  double loss(const layers::MicroBatch& batch, const Choices* given = nullptr, const ExtraLosses& extra = {});
   // The same, then clears and fills every gradient.
-  double loss_and_gradients(const layers::MicroBatch& batch);
+  double loss_and_gradients(const layers::MicroBatch& batch, const ExtraLosses& extra = {});
   // Logits [T, V] of a forward pass over batch.
   std::vector<double> logits(const layers::MicroBatch& batch);
 

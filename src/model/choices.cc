@@ -1,0 +1,165 @@
+// Experts and index entries: chosen, given and recorded; and the loads that balance the experts.
+#include <algorithm>
+
+#include "base/error.h"
+#include "model/model_impl.h"
+
+namespace temper::model {
+namespace {
+
+using layers::Ctx;
+using layers::EntryUse;
+
+void check_experts(const std::vector<int32_t>& expert_TK, int64_t layer, int64_t num_rows, int64_t K, int64_t E) {
+  if (expert_TK.empty()) return;
+  if (static_cast<int64_t>(expert_TK.size()) != num_rows * K)
+    fail(ErrorCode::kInvalidArgument, "given experts of layer {}: {} values for {} tokens with {} experts each", layer,
+         expert_TK.size(), num_rows, K);
+  for (int64_t t = 0; t < num_rows; ++t) {
+    if (expert_TK[t * K] == -1) continue;
+    for (int64_t k = 0; k < K; ++k) {
+      const int32_t expert = expert_TK[t * K + k];
+      if (expert >= 0 && expert < E) continue;
+      fail(ErrorCode::kInvalidArgument, "given experts of layer {}, token {}: {}; expected {} experts from 0 to {}",
+           layer, t, expert, K, E - 1);
+    }
+  }
+}
+
+void check_selected(const std::vector<int32_t>& selected_TA, int64_t layer, const layers::EntryLayout& entries,
+                    int64_t A) {
+  if (selected_TA.empty()) return;
+  const auto num_rows = static_cast<int64_t>(entries.entry_count_T.size());
+  if (static_cast<int64_t>(selected_TA.size()) != num_rows * A)
+    fail(ErrorCode::kInvalidArgument, "given entries of layer {}: {} values for {} tokens with {} each", layer,
+         selected_TA.size(), num_rows, A);
+  for (int64_t t = 0; t < num_rows; ++t) {
+    for (int64_t a = 0; a < A; ++a) {
+      const int32_t entry = selected_TA[t * A + a], before = a > 0 ? selected_TA[t * A + a - 1] : -1;
+      const bool unused = entry == -1;
+      if (unused || (entry > before && (a == 0 || before >= 0) && entry < entries.entry_count_T[t])) continue;
+      fail(ErrorCode::kInvalidArgument,
+           "given entries of layer {}, token {}: {} after {}; expected ascending entries below {}, the number that the "
+           "token sees, then -1",
+           layer, t, entry, before, entries.entry_count_T[t]);
+    }
+  }
+}
+
+}  // namespace
+
+void Model::Impl::check_given(const Config& config, const Choices* given) const {
+  if (!given) return;
+  if (static_cast<int64_t>(given->layers.size()) != num_blocks())
+    fail(ErrorCode::kInvalidArgument, "choices were given for {} layers; the model has {}", given->layers.size(),
+         num_blocks());
+  for (int64_t l = 0; l < num_blocks(); ++l) {
+    const auto& layer = given->layers[l];
+    const bool is_mtp = l == config.num_hidden_layers;
+    check_experts(layer.expert_TK, l, is_mtp ? mtp->num_rows() : layout.num_tokens(), config.num_experts_per_tok,
+                  config.n_routed_experts);
+    const bool chooses = !is_mtp && config.layer_types[l] == AttentionKind::kCsa;
+    if (!chooses && !layer.selected_TA.empty())
+      fail(ErrorCode::kInvalidArgument, "index entries were given for layer {}, which has no indexer", l);
+    if (chooses)
+      for (const auto& entries : layout.host().entries)
+        if (entries.rate == config.csa_rate) check_selected(layer.selected_TA, l, entries, config.index_topk);
+  }
+}
+
+namespace {
+
+// Rows that are given whole go to where the layer keeps its choices; where some are to be computed, beside them.
+layers::ChoiceRule place(Ctx& ctx, const std::vector<int32_t>& values, bool is_complete, View chosen, View beside) {
+  if (values.empty()) return {};
+  const View to = is_complete ? chosen : beside.first(chosen.dim(0));
+  ctx.device.copy_to_device(ctx.stream, to, values.data());
+  return is_complete ? layers::ChoiceRule{true, {}} : layers::ChoiceRule{false, to};
+}
+
+}  // namespace
+
+Block::Choosing Model::Impl::choosing(Ctx& ctx, const Config& config, const Choices::Layer& given, int64_t layer) {
+  const bool is_mtp = layer == config.num_hidden_layers;
+  const int64_t num_rows = is_mtp ? mtp->num_rows() : layout.num_tokens(), K = config.num_experts_per_tok;
+  const Block::Choices chosen = block(layer).choices(num_rows);
+  Block::Choosing out;
+  if (!given.expert_TK.empty()) {
+    bool complete = true;
+    for (int64_t t = 0; t < num_rows; ++t) complete &= given.expert_TK[t * K] >= 0;
+    out.experts = place(ctx, given.expert_TK, complete, chosen.expert_TK, given_expert_TK);
+  }
+  if (!given.selected_TA.empty()) {
+    bool complete = true;
+    for (const auto& entries : layout.host().entries)
+      for (int64_t t = 0; entries.rate == config.csa_rate && t < num_rows; ++t)
+        complete &= given.selected_TA[t * config.index_topk] >= 0 || entries.entry_count_T[t] == 0;
+    out.entries = place(ctx, given.selected_TA, complete, chosen.selected_TA, given_selected_TA);
+  }
+  out.use = attends_to_all ? EntryUse::kAll : given.selected_TA.empty() ? EntryUse::kBest : EntryUse::kGiven;
+  return out;
+}
+
+Choices Model::choices(Ctx& ctx) const {
+  Impl& m = *impl_;
+  Choices out;
+  const auto fetch = [&](const View& view) {
+    std::vector<int32_t> values(view.size());
+    ctx.device.copy_to_host(ctx.stream, values.data(), view);
+    return values;
+  };
+  for (int64_t l = 0; l < m.num_blocks(); ++l) {
+    const bool is_mtp = l == config_.num_hidden_layers;
+    const Block::Choices chosen = m.block(l).choices(is_mtp ? m.mtp->num_rows() : m.layout.num_tokens());
+    auto& layer = out.layers.emplace_back();
+    layer.expert_TK = fetch(chosen.expert_TK);
+    if (!is_mtp && m.block(l).attention().is_choosing(m.layout, m.entry_uses[l]))
+      layer.selected_TA = fetch(chosen.selected_TA);
+  }
+  return out;
+}
+
+void Model::Impl::add_load(Ctx& ctx, const Config& config, int64_t layer, int64_t num_rows) {
+  if (counts_load(config, layer))
+    block(layer).moe().add_load(ctx, load_LE.slice(0, layer, layer + 1).reshape({config.n_routed_experts}),
+                                block(layer).choices(num_rows).expert_TK);
+}
+
+std::vector<std::vector<int32_t>> Model::expert_loads(Ctx& ctx) const {
+  Impl& m = *impl_;
+  std::vector<std::vector<int32_t>> loads(m.num_blocks());
+  for (int64_t l = 0; l < m.num_blocks(); ++l) {
+    if (!m.counts_load(config_, l)) continue;
+    loads[l].resize(config_.n_routed_experts);
+    ctx.device.copy_to_host(ctx.stream, loads[l].data(), m.load_LE.slice(0, l, l + 1));
+  }
+  return loads;
+}
+
+void Model::update_router_biases(Ctx& ctx, double speed) {
+  Impl& m = *impl_;
+  for (int64_t l = 0; l < m.num_blocks(); ++l)
+    if (m.counts_load(config_, l))
+      m.block(l).moe().update_bias(ctx, m.load_LE.slice(0, l, l + 1).reshape({config_.n_routed_experts}), speed);
+}
+
+namespace {
+
+std::vector<double> fetch_sums(Ctx& ctx, const View& view) {
+  if (view.dtype == DType::kF64) {
+    std::vector<double> values(view.size());
+    ctx.device.copy_to_host(ctx.stream, values.data(), view);
+    return values;
+  }
+  std::vector<float> values(view.size());
+  ctx.device.copy_to_host(ctx.stream, values.data(), view);
+  return {values.begin(), values.end()};
+}
+
+}  // namespace
+
+AuxiliaryLosses Model::auxiliary_losses(Ctx& ctx) const {
+  return {fetch_sums(ctx, impl_->balance_L), fetch_sums(ctx, impl_->indexer_L)};
+}
+
+}  // namespace temper::model

@@ -1,0 +1,141 @@
+#include "model/mtp.h"
+
+namespace temper::model {
+
+using layers::Ctx;
+
+MtpBatch make_mtp_batch(const layers::MicroBatch& batch) {
+  MtpBatch out;
+  out.batch.cu_seqlens = {0};
+  for (size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s) {
+    const int32_t begin = batch.cu_seqlens[s], end = batch.cu_seqlens[s + 1];
+    for (int32_t t = begin; t + 1 < end; ++t) {
+      out.rows_R.push_back(t);
+      out.batch.tokens.push_back(batch.tokens[t + 1]);
+      out.batch.targets.push_back(batch.targets[t + 1]);
+      out.batch.weights.push_back(batch.weights[t + 1]);
+    }
+    if (end - begin > 1) out.batch.cu_seqlens.push_back(static_cast<int32_t>(out.rows_R.size()));
+  }
+  return out;
+}
+
+Mtp::Mtp(const Config& c, layers::Dtypes dtypes)
+    : M_(c.hc_mult),
+      D_(c.hidden_size),
+      dtypes_(dtypes),
+      e_proj_{matrix("mtp.0.e_proj.weight", {D_, D_}, dtypes)},
+      h_proj_{matrix("mtp.0.h_proj.weight", {D_, D_}, dtypes)},
+      enorm_{fine_parameter("mtp.0.enorm.weight", {D_}, dtypes, layers::Init::kOnes), c.rms_norm_eps},
+      hnorm_{fine_parameter("mtp.0.hnorm.weight", {D_}, dtypes, layers::Init::kOnes), c.rms_norm_eps},
+      norm_{fine_parameter("mtp.0.norm.weight", {D_}, dtypes, layers::Init::kOnes), c.rms_norm_eps},
+      block_("mtp.0.", block_dims(c, c.num_hidden_layers), dtypes),
+      head_hyper_("mtp.0.hc_head.", {M_, D_, c.hc_sinkhorn_iters, c.rms_norm_eps, c.hc_eps}, true, dtypes) {}
+
+void Mtp::collect(layers::ParameterList& list) {
+  list.insert(list.end(), {&e_proj_.w, &h_proj_.w, &enorm_.w, &hnorm_.w});
+  block_.collect(list);
+  list.push_back(&norm_.w);
+  head_hyper_.collect(list);
+}
+
+void Mtp::declare_saved(Book& book, int64_t max_tokens) {
+  const int64_t R = max_tokens, X = R * M_;
+  const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
+    book.declare(&view, TensorKind::kSaved, std::string("mtp.0:") + what, dtype, shape);
+  };
+  book.declare(&row_R_, TensorKind::kInput, "mtp.0:row", DType::kI32, {R});
+  book.declare(&token_row_X_, TensorKind::kInput, "mtp.0:token_row", DType::kI32, {X});
+  layout_.declare(book, max_tokens, {});
+  declare(e_RD_, "e", dtypes_.act, {R, D_});
+  declare(en_RD_, "en", dtypes_.act, {R, D_});
+  declare(x_RMD_, "x", dtypes_.act, {R, M_, D_});
+  declare(hn_RMD_, "hn", dtypes_.act, {R, M_, D_});
+  declare(in_RMD_, "in", dtypes_.act, {R, M_, D_});
+  declare(out_RMD_, "out", dtypes_.act, {R, M_, D_});
+  declare(v_RD_, "v", dtypes_.act, {R, D_});
+  declare(y_RD_, "y", dtypes_.act, {R, D_});
+  declare(e_rstd_R_, "e_rstd", dtypes_.acc, {R});
+  declare(x_rstd_X_, "x_rstd", dtypes_.acc, {X});
+  declare(v_rstd_R_, "v_rstd", dtypes_.acc, {R});
+  head_hyper_.declare_saved(book, head_saved_, max_tokens);
+  block_.declare_choices(book, max_tokens);
+  block_.declare_saved(book, max_tokens);
+}
+
+void Mtp::declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train) {
+  const ScratchScope scope(book);
+  const int64_t R = max_tokens;
+  const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
+    book.declare(&view, TensorKind::kScratch, std::string("mtp.0:") + what, dtype, shape);
+  };
+  declare(ep_RD_, "ep", dtypes_.act, {R, D_});
+  if (train) {
+    declare(din_act_RMD_, "din_act", dtypes_.act, {R, M_, D_});
+    declare(de_act_RD_, "de_act", dtypes_.act, {R, D_});
+    declare(dx_RMD_, "dx", dtypes_.acc, {R, M_, D_});
+    declare(dh_RMD_, "dh", dtypes_.acc, {R, M_, D_});
+    declare(de_RD_, "de", dtypes_.acc, {R, D_});
+    declare(den_RD_, "den", dtypes_.acc, {R, D_});
+    head_hyper_.declare_scratch(book, max_tokens);
+  }
+  block_.declare_scratch(book, max_tokens, num_threads, train);
+}
+
+void Mtp::forward(Ctx& ctx, View x_TMD, View table_VD, const Block::Choosing& choosing, int64_t window,
+                  const layers::RotaryTable& main_rotary) {
+  const int64_t T = x_TMD.dim(0), R = num_rows(), X = R * M_;
+  if (R == 0) return;
+  layout_.upload(ctx.device, ctx.stream, mtp_.batch, layers::make_layout(mtp_.batch.cu_seqlens, window, {}));
+  ctx.device.copy_to_device(ctx.stream, row_R_.first(R), mtp_.rows_R.data());
+  std::vector<int32_t> token_rows(X);
+  for (int64_t x = 0; x < X; ++x) token_rows[x] = static_cast<int32_t>(x / M_);
+  ctx.device.copy_to_device(ctx.stream, token_row_X_.first(X), token_rows.data());
+
+  const View e_RD = e_RD_.first(R), en_RD = en_RD_.first(R), x_RMD = x_RMD_.first(R), hn_RMD = hn_RMD_.first(R);
+  const View in_RMD = in_RMD_.first(R), out_RMD = out_RMD_.first(R), ep_RD = ep_RD_.first(R);
+  ctx.ops.embedding_forward(ctx.stream, e_RD.reshape({R, 1, D_}), table_VD, layout_.token_T);
+  enorm_.forward(ctx, en_RD, e_rstd_R_.first(R), e_RD);
+  ctx.ops.gather_rows(ctx.stream, x_RMD.reshape({R, M_ * D_}), x_TMD.reshape({T, M_ * D_}), row_R_.first(R));
+  hnorm_.forward(ctx, hn_RMD.reshape({X, D_}), x_rstd_X_.first(X), x_RMD.reshape({X, D_}));
+  // Y_i = Weproj e + Whproj hh_i: the first term goes to every stream, the product adds to it.
+  e_proj_.forward(ctx, ep_RD, en_RD);
+  ctx.ops.gather_rows(ctx.stream, in_RMD.reshape({X, D_}), ep_RD, token_row_X_.first(X));
+  h_proj_.forward(ctx, in_RMD.reshape({X, D_}), hn_RMD.reshape({X, D_}), 1);
+
+  block_.forward(ctx, out_RMD, in_RMD, choosing, layout_, main_rotary);
+  head_hyper_.pre(ctx, v_RD_.first(R), out_RMD, head_saved_.first(R));
+  norm_.forward(ctx, y_RD_.first(R), v_rstd_R_.first(R), v_RD_.first(R));
+}
+
+void Mtp::backward(Ctx& ctx, View dx_TMD, View dtable_VD, View dy_RD, const layers::Moe::Balance& balance,
+                   const layers::RotaryTable& main_rotary) const {
+  const int64_t T = dx_TMD.dim(0), R = num_rows(), X = R * M_;
+  if (R == 0) return;
+  const View dx_RMD = dx_RMD_.first(R), dh_RMD = dh_RMD_.first(R), din_act_RMD = din_act_RMD_.first(R);
+  norm_.backward(ctx, dy_RD, dy_RD, v_RD_.first(R), v_rstd_R_.first(R));
+  ctx.ops.fill(ctx.stream, dx_RMD, 0);
+  head_hyper_.backward_pre(ctx, dx_RMD, dy_RD, out_RMD_.first(R), head_saved_.first(R));
+  block_.backward(ctx, dx_RMD, in_RMD_.first(R), layers::EntryUse::kBest, balance, layout_, main_rotary);
+
+  // dx_RMD is now dY. Streams: dWhproj, and through the norm into the trunk.
+  const View dy_XD = din_act_RMD.reshape({X, D_}), dh_XD = dh_RMD.reshape({X, D_});
+  ctx.ops.copy(ctx.stream, din_act_RMD, dx_RMD);  // operands of a product have one dtype
+  h_proj_.backward_weight(ctx, dy_XD, hn_RMD_.first(R).reshape({X, D_}));
+  h_proj_.backward_input(ctx, dh_XD, dy_XD, 0);
+  hnorm_.backward(ctx, dh_XD, dh_XD, x_RMD_.first(R).reshape({X, D_}), x_rstd_X_.first(X));
+  ctx.ops.scatter_add_rows(ctx.stream, dx_TMD.reshape({T, M_ * D_}), dh_RMD.reshape({R, M_ * D_}), row_R_.first(R));
+
+  // The embedding's term went to every stream: its gradient is their sum.
+  const View de_RD = de_RD_.first(R), de_act_RD = de_act_RD_.first(R), den_RD = den_RD_.first(R);
+  ctx.ops.fill(ctx.stream, de_RD, 0);
+  ctx.ops.scatter_add_rows(ctx.stream, de_RD, dx_RMD.reshape({X, D_}), token_row_X_.first(X));
+  ctx.ops.copy(ctx.stream, de_act_RD, de_RD);
+  e_proj_.backward_weight(ctx, de_act_RD, en_RD_.first(R));
+  e_proj_.backward_input(ctx, den_RD, de_act_RD, 0);
+  enorm_.backward(ctx, den_RD, den_RD, e_RD_.first(R), e_rstd_R_.first(R));
+  if (dtable_VD.defined())
+    ctx.ops.embedding_backward(ctx.stream, dtable_VD, den_RD.reshape({R, 1, D_}), layout_.token_T);
+}
+
+}  // namespace temper::model

@@ -1,0 +1,67 @@
+// Multi-token prediction (architecture page 7, 12.K): one more block, which predicts the token after the next.
+//
+//   e_t = RMS(Emb[x_{t+1}]; enorm)      hh_ti = RMS(X_t[i]; hnorm)        X: streams after the last main layer
+//   Y_t[i] = Weproj e_t + Whproj hh_ti        Y <- block(Y)        y_t = RMS(collapse(Y_t); norm)
+//
+// and the shared head on y_t predicts x_{t+2}. A document of S tokens has S-1 rows; rows of all documents stand one
+// after the other in a micro-batch of their own, so that windows, positions and the experts' loads see nothing else.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "layers/lm_head.h"
+#include "model/block.h"
+
+namespace temper::model {
+
+// The rows of the prediction block for a micro-batch: tokens[r] = x_{t+1}, targets[r] = x_{t+2} where the main loss
+// trains it, weights alike; rows_R[r] = t. Documents of one token have no row.
+struct MtpBatch {
+  layers::MicroBatch batch;
+  std::vector<int32_t> rows_R;
+};
+MtpBatch make_mtp_batch(const layers::MicroBatch& batch);
+
+class Mtp {
+ public:
+  Mtp(const Config& config, layers::Dtypes dtypes);
+
+  void collect(layers::ParameterList& list);
+  void declare_saved(Book& book, int64_t max_tokens);
+  void declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train);
+
+  // Begins a micro-batch, on the host: its rows.
+  void begin(const layers::MicroBatch& batch) { mtp_ = make_mtp_batch(batch); }
+  // x_TMD: streams after the last main layer. Afterwards y_RD is what the head reads. main_rotary: of sliding layers.
+  void forward(layers::Ctx& ctx, View x_TMD, View table_VD, const Block::Choosing& choosing, int64_t window,
+               const layers::RotaryTable& main_rotary);
+  const layers::MicroBatch& batch() const { return mtp_.batch; }
+  View y_RD() const { return y_RD_.first(num_rows()); }
+
+  // dy_RD (acc): gradient of y, destroyed. Adds to dx_TMD and dtable_VD (acc; undefined when frozen) and accumulates
+  // the block's parameters.
+  void backward(layers::Ctx& ctx, View dx_TMD, View dtable_VD, View dy_RD, const layers::Moe::Balance& balance,
+                const layers::RotaryTable& main_rotary) const;
+  Block& block() { return block_; }
+  int64_t num_rows() const { return static_cast<int64_t>(mtp_.rows_R.size()); }
+
+ private:
+  int64_t M_, D_;
+  layers::Dtypes dtypes_;
+  layers::Linear e_proj_, h_proj_;
+  layers::RmsNorm enorm_, hnorm_, norm_;
+  Block block_;
+  layers::HyperConnection head_hyper_;
+
+  MtpBatch mtp_;
+  layers::DeviceLayout layout_;
+  View row_R_, token_row_X_;  // i32: main position of a row; row of each of the R*M streams
+  View e_RD_, en_RD_, x_RMD_, hn_RMD_, in_RMD_, out_RMD_, v_RD_, y_RD_;  // act
+  View e_rstd_R_, x_rstd_X_, v_rstd_R_;                                  // acc; X = R * M
+  layers::HyperConnection::Saved head_saved_;
+  View ep_RD_, din_act_RMD_, de_act_RD_;   // scratch: act
+  View dx_RMD_, dh_RMD_, de_RD_, den_RD_;  // scratch: acc
+};
+
+}  // namespace temper::model

@@ -1,0 +1,128 @@
+// Forward and backward of a whole model over one micro-batch.
+#include <algorithm>
+
+#include "model/model_impl.h"
+
+namespace temper::model {
+
+using layers::Ctx;
+using layers::Parameter;
+
+void Model::Impl::collapse(Ctx& ctx, View x_TMD) const {
+  const int64_t T = x_TMD.dim(0);
+  head_hyper.pre(ctx, v_TD.first(T), x_TMD, head_saved.first(T));
+  norm.forward(ctx, y_TD.first(T), v_rstd_T.first(T), v_TD.first(T));
+}
+
+void Model::Impl::rebuild(Ctx& ctx, const Config& config, int64_t layer) const {
+  const layers::ChoiceRule replay{true, {}};
+  blocks[layer]->forward(ctx, streams(layer + 1), streams(layer), {replay, replay, entry_uses[layer]}, layout,
+                         rotary(config, layer));
+}
+
+void Model::zero_gradients(Ctx& ctx) {
+  const Impl& m = *impl_;
+  for (const Parameter* p : parameters_)
+    if (p->grad.defined()) ctx.ops.fill(ctx.stream, p->grad, 0);
+  for (const View& sum : {m.load_LE, m.balance_L, m.indexer_L})
+    if (sum.defined()) ctx.ops.fill(ctx.stream, sum, 0);
+}
+
+void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* given) {
+  Impl& m = *impl_;
+  const int64_t L = config_.num_hidden_layers, T = static_cast<int64_t>(batch.tokens.size());
+  CHECK(T > 0 && batch.cu_seqlens.back() == T);
+  m.layout.upload(ctx.device, ctx.stream, batch,
+                  layers::make_layout(batch.cu_seqlens, config_.sliding_window, config_.compress_rates()));
+  m.targets = batch.targets;
+  if (m.mtp) m.mtp->begin(batch);
+  m.check_given(config_, given);
+  m.mtp_given = given && m.mtp ? given->layers[L] : Choices::Layer{};
+  ctx.ops.embedding_forward(ctx.stream, m.streams(0), m.embedding.value, m.layout.token_T);
+  for (int64_t l = 0; l < L; ++l) {
+    const Block::Choosing choosing = m.choosing(ctx, config_, given ? given->layers[l] : Choices::Layer{}, l);
+    m.entry_uses[l] = choosing.use;
+    m.blocks[l]->forward(ctx, m.streams(l + 1), m.streams(l), choosing, m.layout, m.rotary(config_, l));
+    m.add_load(ctx, config_, l, T);
+  }
+  m.collapse(ctx, m.streams(L));
+}
+
+TokenResults Model::logprobs(Ctx& ctx) {
+  Impl& m = *impl_;
+  TokenResults results;
+  m.lm_head.logprobs(ctx, m.y_TD.first(m.layout.num_tokens()), m.targets, m.lm_saved, results.logp_T, results.best_T);
+  return results;
+}
+
+TokenResults Model::mtp_logprobs(Ctx& ctx) {
+  Impl& m = *impl_;
+  CHECK(m.mtp != nullptr);
+  TokenResults results;
+  const int64_t L = config_.num_hidden_layers, R = m.mtp->num_rows();
+  if (R == 0) return results;
+  m.mtp->forward(ctx, m.streams(L), m.embedding.value, m.choosing(ctx, config_, m.mtp_given, L), config_.sliding_window,
+                 m.main_rotary);
+  m.add_load(ctx, config_, L, R);
+  m.lm_head.logprobs(ctx, m.mtp->y_RD(), m.mtp->batch().targets, m.mtp_lm_saved, results.logp_T, results.best_T);
+  return results;
+}
+
+const layers::MicroBatch& Model::mtp_batch() const {
+  CHECK(impl_->mtp != nullptr);
+  return impl_->mtp->batch();
+}
+
+void Model::logits(Ctx& ctx, int64_t begin, int64_t end, std::vector<double>& logits_TV) {
+  impl_->lm_head.logits(ctx, impl_->y_TD.first(impl_->layout.num_tokens()), begin, end, logits_TV);
+}
+
+void Model::mtp_logits(Ctx& ctx, int64_t begin, int64_t end, std::vector<double>& logits_RV) {
+  CHECK(impl_->mtp != nullptr);
+  impl_->lm_head.logits(ctx, impl_->mtp->y_RD(), begin, end, logits_RV);
+}
+
+void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradients& gradients) {
+  const int64_t T = layout.num_tokens();
+  const View streams_grad = dx_TMD.first(T), dy_TD = dv_TD.first(T);
+  ctx.ops.fill(ctx.stream, streams_grad, 0);
+  if (mtp && !gradients.mtp_dlogp_R.empty()) {
+    const View dy_RD = dv_TD.first(mtp->num_rows());
+    ctx.ops.fill(ctx.stream, dy_RD, 0);
+    lm_head.backward(ctx, dy_RD, mtp->y_RD(), gradients.mtp_dlogp_R, mtp_lm_saved);
+    mtp->backward(ctx, streams_grad, embedding.grad, dy_RD, balance_of(num_layers, gradients.balance), main_rotary);
+  }
+  ctx.ops.fill(ctx.stream, dy_TD, 0);
+  lm_head.backward(ctx, dy_TD, y_TD.first(T), gradients.dlogp_T, lm_saved);
+  norm.backward(ctx, dy_TD, dy_TD, v_TD.first(T), v_rstd_T.first(T));
+  head_hyper.backward_pre(ctx, streams_grad, dy_TD, streams(num_layers), head_saved.first(T));
+}
+
+void Model::backward(Ctx& ctx, const LossGradients& gradients) {
+  Impl& m = *impl_;
+  const int64_t T = m.layout.num_tokens(), L = config_.num_hidden_layers;
+  CHECK(options_.train && static_cast<int64_t>(gradients.dlogp_T.size()) == T, gradients.dlogp_T.size(), T);
+  if (m.lowest_trained <= L) m.backward_heads(ctx, L, gradients);
+
+  const View dx_TMD = m.dx_TMD.first(T);
+  const int64_t segment = m.keep.segment, end = m.indexer_is_trained ? 0 : std::max<int64_t>(m.lowest_trained, 0);
+  for (int64_t l = L - 1; l >= end; --l) {
+    const bool is_last = l == L - 1;
+    if (segment > 1 && l % segment == segment - 1 && !is_last) {
+      for (int64_t k = l - segment + 1; k < l; ++k) m.rebuild(ctx, config_, k);
+    }
+    if (m.keep.share_saved && !is_last) m.rebuild(ctx, config_, l);
+    // The indexer's loss reads what forward saved; it leaves dx alone.
+    if (m.indexer_is_trained)
+      m.blocks[l]->backward_indexer(ctx, m.indexer_L.slice(0, l, l + 1), m.entry_uses[l], gradients.indexer, m.layout,
+                                    m.rotary(config_, l));
+    if (l >= m.lowest_trained)
+      m.blocks[l]->backward(ctx, dx_TMD, m.streams(l), m.entry_uses[l], m.balance_of(l, gradients.balance), m.layout,
+                            m.rotary(config_, l));
+  }
+  if (m.embedding.grad.defined()) ctx.ops.embedding_backward(ctx.stream, m.embedding.grad, dx_TMD, m.layout.token_T);
+}
+
+View Model::streams(int64_t layer) const { return impl_->streams(layer); }
+
+}  // namespace temper::model

@@ -72,6 +72,9 @@ SaveDir::~SaveDir() {
 }
 
 fs::path SaveDir::stage(const std::string& name) {
+  std::error_code error;
+  fs::create_directories((staging_ / name).parent_path(), error);
+  check(error, "create the folder of", staging_ / name);
   names_.push_back(name);
   return staging_ / name;
 }
@@ -84,6 +87,8 @@ void SaveDir::commit(const std::string& config_json) {
     check(error, "remove", dir_ / name);
   }
   for (const auto& name : names_) {
+    fs::create_directories((dir_ / name).parent_path(), error);
+    check(error, "create the folder of", dir_ / name);
     fs::rename(staging_ / name, dir_ / name, error);
     check(error, "move a finished file to", dir_ / name);
   }

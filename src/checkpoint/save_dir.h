@@ -16,7 +16,7 @@ class SaveDir {
   SaveDir& operator=(const SaveDir&) = delete;
   ~SaveDir();  // without commit(): removes dir/.saving
 
-  // Where to write the file of this name; it will be moved to dir/name.
+  // Where to write the file of this name, which may lie in a folder; it will be moved to dir/name.
   std::filesystem::path stage(const std::string& name);
 
   // Removes the weight files of an older model that have no successor, moves the staged files up and writes config.json

@@ -9,6 +9,7 @@
 #include "checkpoint/convert.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/save_dir.h"
+#include "checkpoint/side_files.h"
 #include "checkpoint/tensor_dir.h"
 
 namespace temper::checkpoint {
@@ -18,15 +19,6 @@ namespace fs = std::filesystem;
 using layers::Parameter;
 
 constexpr int64_t kChunkElements = 1 << 20;
-
-constexpr const char* kTokenizerFiles[] = {"tokenizer.json",
-                                           "tokenizer_config.json",
-                                           "special_tokens_map.json",
-                                           "added_tokens.json",
-                                           "chat_template.jinja",
-                                           "chat_template.json",
-                                           "vocab.json",
-                                           "merges.txt"};
 
 // One tensor of the files to be written: a part of a parameter, or bytes carried over from the source.
 struct Piece {
@@ -167,31 +159,6 @@ void write_shards(SaveDir& out, const std::vector<std::vector<Piece>>& shards, l
   write_file_atomically(out.stage(std::string(kIndexFileName)), index.dump(2) + "\n");
 }
 
-std::string make_config_json(const model::Config& config, SaveDType dtype) {
-  auto json = config.source.empty() ? nlohmann::ordered_json::object()
-                                    : parse_json<nlohmann::ordered_json>(config.source, "config.json of the model");
-  json["model_type"] = "deepseek_v4";
-  if (!json.contains("architectures")) json["architectures"] = {"DeepseekV4ForCausalLM"};
-  json.erase("quantization_config");  // what we write is not quantised
-  json.erase("expert_dtype");
-  if (dtype != SaveDType::kSource) {
-    const char* name = dtype == SaveDType::kBF16 ? "bfloat16" : "float32";
-    if (json.contains("torch_dtype")) json["torch_dtype"] = name;
-    if (json.contains("dtype") || !json.contains("torch_dtype")) json["dtype"] = name;
-  }
-  // compress_ratios is read by transformers only where the rates are 4 and 128.
-  if (!json.contains("layer_types") && (config.csa_rate != 4 || config.hca_rate != 128)) {
-    auto& types = json["layer_types"] = nlohmann::ordered_json::array();
-    for (const auto kind : config.layer_types)
-      types.push_back(kind == model::AttentionKind::kSliding ? "sliding_attention"
-                      : kind == model::AttentionKind::kCsa   ? "compressed_sparse_attention"
-                                                             : "heavily_compressed_attention");
-    json["compress_rates"] = {{"compressed_sparse_attention", config.csa_rate},
-                              {"heavily_compressed_attention", config.hca_rate}};
-  }
-  return json.dump(2) + "\n";
-}
-
 void write_generation_config(SaveDir& out, const model::Config& config, const fs::path& source_dir) {
   constexpr const char* kName = "generation_config.json";
   if (!source_dir.empty() && fs::exists(source_dir / kName))
@@ -204,8 +171,13 @@ void write_generation_config(SaveDir& out, const model::Config& config, const fs
 
 void copy_tokenizer(SaveDir& out, const fs::path& from) {
   if (from.empty()) return;
-  for (const char* name : kTokenizerFiles)
-    if (fs::exists(from / name)) write_file_atomically(out.stage(name), read_file(from / name));
+  for (const auto& name : tokenizer_files(from))
+    write_file_atomically(out.stage(name.string()), read_file(from / name));
+}
+
+// As torch spells it; empty: what the source says.
+std::string torch_dtype(SaveDType dtype) {
+  return dtype == SaveDType::kSource ? "" : dtype == SaveDType::kBF16 ? "bfloat16" : "float32";
 }
 
 }  // namespace
@@ -220,7 +192,7 @@ void save_weights(const fs::path& dir, const model::Config& config, layers::Ctx&
   write_shards(out, cut_shards(pieces, options.max_shard_bytes), ctx);
   write_generation_config(out, config, options.source_dir);
   copy_tokenizer(out, options.tokenizer_dir.empty() ? options.source_dir : options.tokenizer_dir);
-  out.commit(make_config_json(config, dtype));
+  out.commit(make_config_json(config, torch_dtype(dtype), Quantisation::kNone));
 }
 
 }  // namespace temper::checkpoint

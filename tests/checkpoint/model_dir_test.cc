@@ -203,6 +203,8 @@ TEST(ModelDirTest, TensorsGivenTwiceOrOutOfRangeAreRefused) {
 TEST(ModelDirTest, ConfigAndTokenizerComeAlong) {
   TempDir source, out;
   put(source / "tokenizer.json", "{\"t\": 1}");
+  fs::create_directory(source / "encoding");
+  put(source / "encoding/prose.txt", "constants");
   put(source / "generation_config.json", "{\"temperature\": 0.5}");
   put(source / "notes.txt", "not ours");
   Tiny model(Precision::kFp32);
@@ -211,6 +213,7 @@ TEST(ModelDirTest, ConfigAndTokenizerComeAlong) {
   options.source_dir = source.path();
   save(out.path(), model, options);
   EXPECT_EQ(read_file(out / "tokenizer.json"), "{\"t\": 1}");
+  EXPECT_EQ(read_file(out / "encoding/prose.txt"), "constants");
   EXPECT_EQ(read_file(out / "generation_config.json"), "{\"temperature\": 0.5}");
   EXPECT_FALSE(fs::exists(out / "notes.txt"));
   const auto json = nlohmann::json::parse(read_file(out / "config.json"));

@@ -2,7 +2,6 @@
 // instruction level. f64 operands go to the scalar reference.
 #include "backend/cpu/attention.h"
 
-#include "backend/cpu/compress.h"
 #include "backend/cpu/cpu_internal.h"
 
 #define TEMPER_KERNELS "backend/cpu/attention_kernels.inc"
@@ -137,7 +136,6 @@ void attention_backward(Stream* stream, Out dq_TNH, Out dc_JH, Out dk_CH, InOut 
 void register_attention(OpTable& ops) {
   ops.attention_forward = attention_forward;
   ops.attention_backward = attention_backward;
-  register_compress(ops);
 }
 
 }  // namespace temper::backend

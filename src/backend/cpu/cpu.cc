@@ -24,6 +24,8 @@ OpTable fast_ops() {
   register_rows(ops);
   register_hyper(ops);
   register_attention(ops);
+  register_compress(ops);
+  register_indexer(ops);
   register_moe(ops);
   return ops;
 }

@@ -12,7 +12,9 @@ namespace temper::backend {
 void register_products(OpTable& ops);   // products*.cc: matmul, grouped_matmul, grouped_matmul_dw
 void register_rows(OpTable& ops);       // rows*.cc: movement, norms, rotation, gates, embedding, loss, optimizer
 void register_hyper(OpTable& ops);      // hyper*.cc: hc_*
-void register_attention(OpTable& ops);  // attention*.cc: compress_*, index_topk, attention_*
+void register_attention(OpTable& ops);  // attention*.cc: attention_*
+void register_compress(OpTable& ops);   // compress.cc: compress_*
+void register_indexer(OpTable& ops);    // indexer.cc: index_topk
 void register_moe(OpTable& ops);        // moe*.cc: router_*, dispatch_plan, combine
 
 // The CPU as a device (device.cc): host memory, work done on return.

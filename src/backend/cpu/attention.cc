@@ -16,6 +16,11 @@ bool has_kernel(const View& q_TNH) {
   return (q_TNH.dtype == DType::kF32 || q_TNH.dtype == DType::kBF16) && q_TNH.contiguous();
 }
 
+// The same number of query-key pairs for every part.
+std::vector<int64_t> partition_pairs(const AttentionRanges& ranges, int num_parts) {
+  return partition_queries(ranges.num_queries, num_parts, [&](int64_t t) { return ranges.num_pairs(t); });
+}
+
 void attention_forward(Stream* stream, Out o_TNH, Out lse_TN, In q_TNH, In c_JH, In k_CH, In sink_N, KeyRanges ranges,
                        double scale) {
   if (!has_kernel(q_TNH))
@@ -46,7 +51,7 @@ void attention_forward(Stream* stream, Out o_TNH, Out lse_TN, In q_TNH, In c_JH,
     });
     return;
   }
-  const auto bounds = partition_queries(operands.ranges, num_threads());
+  const auto bounds = partition_pairs(operands.ranges, num_threads());
   parallel_for(num_threads(), 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t part = begin; part < end; ++part) kernel(bounds[part], bounds[part + 1], 0, num_heads, operands);
   });
@@ -110,7 +115,7 @@ void attention_backward(Stream* stream, Out dq_TNH, Out dc_JH, Out dk_CH, InOut 
   const auto kernel = q_TNH.dtype == DType::kF32 ? TEMPER_BEST_ISA(attention_backward_queries<float>)
                                                  : TEMPER_BEST_ISA(attention_backward_queries<bf16>);
   const int num_parts = num_threads();
-  const auto bounds = partition_queries(operands.ranges, num_parts);
+  const auto bounds = partition_pairs(operands.ranges, num_parts);
   float* dsinks = call_floats(num_parts * num_heads);
   std::fill_n(dsinks, num_parts * num_heads, 0.0f);
   std::vector<AttentionSlice> slices(num_parts);

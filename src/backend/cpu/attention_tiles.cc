@@ -61,18 +61,4 @@ AttentionTile next_tile(const AttentionRanges& ranges, int64_t t, int64_t end, i
   return {t, next, keys.begin, keys.end, entries.begin, entries.end, sparse};
 }
 
-std::vector<int64_t> partition_queries(const AttentionRanges& ranges, int num_parts) {
-  int64_t total = 0;
-  for (int64_t t = 0; t < ranges.num_queries; ++t) total += ranges.num_pairs(t);
-  std::vector<int64_t> bounds(num_parts + 1, ranges.num_queries);
-  bounds[0] = 0;
-  int64_t sum = 0;
-  int part = 1;
-  for (int64_t t = 0; t < ranges.num_queries; ++t) {
-    while (part < num_parts && sum * num_parts >= total * part) bounds[part++] = t;
-    sum += ranges.num_pairs(t);
-  }
-  return bounds;
-}
-
 }  // namespace temper::backend

@@ -36,7 +36,20 @@ struct AttentionTile {
 // The longest tile of at most max_queries from query t on that wastes little on masked pairs.
 AttentionTile next_tile(const AttentionRanges& ranges, int64_t t, int64_t end, int64_t max_queries);
 
-// num_parts + 1 ascending bounds that cut the queries into runs of about equal cost.
-std::vector<int64_t> partition_queries(const AttentionRanges& ranges, int num_parts);
+// num_parts + 1 ascending bounds that cut queries [0, num_queries) into runs of about equal cost; cost(t) is that of
+// query t.
+template <class Cost>
+std::vector<int64_t> partition_queries(int64_t num_queries, int num_parts, Cost cost) {
+  int64_t total = 0;
+  for (int64_t t = 0; t < num_queries; ++t) total += cost(t);
+  std::vector<int64_t> bounds(num_parts + 1, num_queries);
+  bounds[0] = 0;
+  int part = 1;
+  for (int64_t t = 0, sum = 0; t < num_queries; ++t) {
+    while (part < num_parts && sum * num_parts >= total * part) bounds[part++] = t;
+    sum += cost(t);
+  }
+  return bounds;
+}
 
 }  // namespace temper::backend

@@ -14,7 +14,7 @@ void register_rows(OpTable& ops);       // rows*.cc: movement, norms, rotation, 
 void register_hyper(OpTable& ops);      // hyper*.cc: hc_*
 void register_attention(OpTable& ops);  // attention*.cc: attention_*
 void register_compress(OpTable& ops);   // compress.cc: compress_*
-void register_indexer(OpTable& ops);    // indexer.cc: index_topk
+void register_indexer(OpTable& ops);    // indexer*.cc: index_topk, indexer_loss
 void register_moe(OpTable& ops);        // moe*.cc: router_*, dispatch_plan, combine
 
 // The CPU as a device (device.cc): host memory, work done on return.

@@ -1,4 +1,4 @@
-// The lightning indexer on the CPU: cuts queries into runs of equal cost, one per thread, and calls the kernels of the
+// The indexer's choice on the CPU: cuts queries into runs of equal cost, one per thread, and calls the kernels of the
 // best instruction level. f64 operands go to the scalar reference.
 #include "backend/cpu/indexer.h"
 
@@ -29,27 +29,19 @@ void index_topk(Stream* stream, Out selected_TA, In q_TIP, In k_CP, In w_TI, In 
                                .scale = static_cast<float>(scale)};
   const auto kernel = q_TIP.dtype == DType::kF32 ? TEMPER_BEST_ISA(index_topk_queries<float>)
                                                  : TEMPER_BEST_ISA(index_topk_queries<bf16>);
-  // A query costs what it scores: runs of equal cost, and tiles are small enough for any split.
-  const auto cost = [&](int64_t t) -> int64_t {
+  const auto bounds = partition_queries(num_queries, num_threads(), [&](int64_t t) -> int64_t {
     return operands.entry_count[t] > operands.max_selected ? operands.entry_count[t] : 1;
-  };
-  int64_t total = 0;
-  for (int64_t t = 0; t < num_queries; ++t) total += cost(t);
-  std::vector<int64_t> bounds(num_threads() + 1, num_queries), largest(num_threads(), 0);
-  bounds[0] = 0;
-  int part = 0;
-  for (int64_t t = 0, sum = 0; t < num_queries; ++t) {
-    while (part + 1 < num_threads() && sum * num_threads() >= total * (part + 1)) bounds[++part] = t;
-    largest[part] = std::max<int64_t>(largest[part], operands.entry_count[t]);
-    sum += cost(t);
-  }
+  });
   parallel_for(num_threads(), 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) kernel(bounds[i], bounds[i + 1], largest[i], operands);
+    for (int64_t i = begin; i < end; ++i) kernel(bounds[i], bounds[i + 1], operands);
   });
 }
 
 }  // namespace
 
-void register_indexer(OpTable& ops) { ops.index_topk = index_topk; }
+void register_indexer(OpTable& ops) {
+  ops.index_topk = index_topk;
+  register_indexer_loss(ops);
+}
 
 }  // namespace temper::backend

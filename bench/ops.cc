@@ -185,6 +185,96 @@ void bench_rows(const Bench& bench, const OpTable& ops, DType act, int64_t T, in
       [&] { ops.embedding_backward(nullptr, table_VD, acc_TD.reshape(streams), token_T); });
 }
 
+// A CSA layer's sizes for one document of T tokens.
+struct SparseSizes {
+  int64_t T, rate, window, N, H, I, P, A;
+};
+
+struct SparseOperands {
+  SparseOperands(Tensors& tensors, DType act, const SparseSizes& z) : sizes(z) {
+    const DType acc = DType::kF32;
+    const int64_t C = z.T / z.rate, threads = backend::cpu().device.info().num_threads;
+    const auto index = [&](int64_t size, const std::function<int64_t(int64_t)>& value) {
+      const View view = tensors.make(DType::kI32, {size});
+      for (int64_t i = 0; i < size; ++i) view.data<int32_t>()[i] = static_cast<int32_t>(value(i));
+      return view;
+    };
+    window.key_begin_T = index(z.T, [&](int64_t t) { return std::max<int64_t>(0, t + 1 - z.window); });
+    window.key_end_T = index(z.T, [](int64_t t) { return t + 1; });
+    all = window;
+    all.entry_begin_T = index(z.T, [](int64_t) { return 0; });
+    all.entry_count_T = index(z.T, [&](int64_t t) { return (t + 1) / z.rate; });
+    chosen = all;
+    chosen.selected_TA = tensors.make(DType::kI32, {z.T, z.A});
+    pooled = {index(C, [&](int64_t e) { return e * z.rate; }), index(C, [&](int64_t e) { return (e - 1) * z.rate; }),
+              z.rate};
+    pooled.prev_row_C.data<int32_t>()[0] = -1;
+    q_TIP = tensors.make(act, {z.T, z.I, z.P}), dq_TIP = tensors.make(act, {z.T, z.I, z.P});
+    k_CP = tensors.make(act, {C, z.P}), dk_CP = tensors.make(acc, {C, z.P});
+    w_TI = tensors.make(acc, {z.T, z.I}), dw_TI = tensors.make(act, {z.T, z.I}), loss_1 = tensors.make(acc, {1});
+    q_TNH = tensors.make(act, {z.T, z.N, z.H}), dq_TNH = tensors.make(act, {z.T, z.N, z.H});
+    o_TNH = tensors.make(act, {z.T, z.N, z.H}), do_TNH = tensors.make(act, {z.T, z.N, z.H});
+    c_TH = tensors.make(act, {z.T, z.H}), dc_TH = tensors.make(acc, {z.T, z.H});
+    k_CH = tensors.make(act, {C, z.H}), dk_CH = tensors.make(acc, {C, z.H});
+    sink_N = tensors.make(acc, {z.N}), lse_TN = tensors.make(acc, {z.T, z.N});
+    z_TZ = tensors.make(acc, {z.T, 2 * z.H}), ape_mZ = tensors.make(acc, {z.rate, 2 * z.H});
+    workspace = tensors.make(acc, {threads, z.T + C, std::max(z.H, z.P)});
+  }
+
+  void choose(const OpTable& ops) const {
+    ops.index_topk(nullptr, chosen.selected_TA, q_TIP, k_CP, w_TI, all.entry_begin_T, all.entry_count_T, 0.1);
+  }
+  void attend(const OpTable& ops, const backend::KeyRanges& ranges) const {
+    const View entries = ranges.entry_count_T.defined() ? k_CH : View();
+    ops.attention_forward(nullptr, o_TNH, lse_TN, q_TNH, c_TH, entries, sink_N, ranges, 0.1);
+  }
+  void attend_backward(const OpTable& ops) const {
+    ops.attention_backward(nullptr, dq_TNH, dc_TH, dk_CH, View(), do_TNH, o_TNH, lse_TN, q_TNH, c_TH, k_CH, sink_N,
+                           chosen, 0.1, workspace);
+  }
+  void teach(const OpTable& ops, const backend::KeyRanges& ranges) const {
+    ops.indexer_loss(nullptr, loss_1, dq_TIP, dk_CP, dw_TI, q_TIP, k_CP, w_TI, q_TNH, k_CH, lse_TN, ranges, 0.1, 0.1, 1,
+                     workspace);
+  }
+
+  SparseSizes sizes;
+  backend::KeyRanges window, all, chosen;
+  backend::CompressRanges pooled;
+  View q_TIP, dq_TIP, k_CP, dk_CP, w_TI, dw_TI, loss_1, q_TNH, dq_TNH, o_TNH, do_TNH, c_TH, dc_TH, k_CH, dk_CH, sink_N,
+      lse_TN, z_TZ, ape_mZ, workspace;
+};
+
+// What a CSA layer does after its projections: entries, their choice, attention over the window, with all entries and
+// with the chosen ones, and the loss of the indexer. FLOPs are of the products alone.
+void bench_sparse(const Bench& bench, const OpTable& ops, DType act, const SparseSizes& z) {
+  const std::string shape = fmt::format("{} {}", dtype_name(act), z.T);
+  if (!bench.wants("compress_forward index_topk attention_forward attention_backward indexer_loss " + shape)) return;
+  Tensors tensors;
+  const SparseOperands o(tensors, act, z);
+  double scored = 0, chosen = 0, window = 0;  // pairs of a query and an entry or a key of its window
+  for (int64_t t = 0; t < z.T; ++t) {
+    const int64_t count = (t + 1) / z.rate;
+    scored += static_cast<double>(count > z.A ? count : 0);
+    chosen += static_cast<double>(std::min(count, z.A));
+    window += static_cast<double>(std::min(t + 1, z.window));
+  }
+  const double pair = static_cast<double>(z.N * z.H), index_pair = static_cast<double>(z.I * z.P);
+  const auto run = [&](const std::string& op, double flops, const std::function<void()>& call) {
+    bench.run(op + " " + shape, act, flops, 0, call);
+  };
+  run("compress_forward", 0, [&] { ops.compress_forward(nullptr, o.k_CH, o.z_TZ, o.z_TZ, o.ape_mZ, o.pooled); });
+  o.choose(ops);
+  run("index_topk", 2 * index_pair * scored, [&] { o.choose(ops); });
+  run("attention_forward, window", 4 * pair * window, [&] { o.attend(ops, o.window); });
+  run("attention_forward, all entries", 4 * pair * (window + scored), [&] { o.attend(ops, o.all); });
+  o.attend(ops, o.chosen);
+  run("attention_forward, chosen", 4 * pair * (window + chosen), [&] { o.attend(ops, o.chosen); });
+  run("attention_backward, chosen", 10 * pair * (window + chosen), [&] { o.attend_backward(ops); });
+  const double taught = 2 * pair + 6 * index_pair;
+  run("indexer_loss, chosen", taught * chosen, [&] { o.teach(ops, o.chosen); });
+  run("indexer_loss, all entries", taught * scored, [&] { o.teach(ops, o.all); });
+}
+
 void bench_loss(const Bench& bench, const OpTable& ops, int64_t T, int64_t V) {
   Tensors tensors;
   const View logits_TV = tensors.make(DType::kF32, {T, V}), dlogits_TV = tensors.make(DType::kBF16, {T, V});
@@ -229,6 +319,10 @@ void run_all(const Options& options) {
   for (int64_t D : {128, 512}) {
     bench_rows(bench, ops, DType::kBF16, 4096, D);
     bench_rows(bench, ops, DType::kF32, 4096, D);
+  }
+  for (DType act : {DType::kBF16, DType::kF32}) {
+    bench_sparse(bench, ops, act, {2048, 4, 128, 8, 64, 16, 32, 64});
+    bench_sparse(bench, ops, act, {65536, 4, 128, 4, 32, 4, 16, 64});
   }
   bench_loss(bench, ops, 1024, 512);
   bench_loss(bench, ops, 512, 8192);

@@ -45,6 +45,10 @@ void MetricsFile::write(const StepReport& report) {
   const StepResult& r = report.result;
   nlohmann::ordered_json line = {{"step", report.step},
                                  {"loss", r.loss},
+                                 {"mtp_loss", r.mtp_loss},
+                                 {"balance_loss", r.balance_loss},
+                                 {"indexer_loss", r.indexer_loss},
+                                 {"expert_overload", r.expert_overload},
                                  {"grad_norm", r.norms.global},
                                  {"learning_rate", r.learning_rate},
                                  {"mean_token_accuracy", r.mean_token_accuracy},

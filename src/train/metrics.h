@@ -27,7 +27,8 @@ struct RunScale {
   int64_t planned_bytes = 0;
 };
 
-// metrics.jsonl: one JSON object per line, names as in TRL and Hugging Face: step, loss, grad_norm (and
+// metrics.jsonl: one JSON object per line, names as in TRL and Hugging Face: step, loss, mtp_loss, balance_loss and
+// indexer_loss (unweighted; 0 where there is none), expert_overload (see StepResult), grad_norm (and
 // grad_norm/<group>), learning_rate, mean_token_accuracy, num_tokens (all so far), epoch, tokens_per_second, mfu,
 // step_ms, data_ms, forward_ms, backward_ms, optimizer_ms, memory_bytes, wall_time (seconds since the epoch of Unix).
 // Lines of held-out loss have step, eval_loss, eval_mean_token_accuracy, eval_num_tokens. Every line is flushed when it

@@ -14,10 +14,11 @@ namespace temper::train {
 
 struct RunConfig {
   struct Model {
-    std::string path;       // HF directory to start from
-    std::string config;     // or a config.json (or its directory) for a random start
-    std::string tokenizer;  // tokenizer.json or its directory; empty: that of path
-    int64_t seed = 0;       // of the random start
+    std::string path;           // HF directory to start from
+    std::string config;         // or a config.json (or its directory) for a random start
+    std::string tokenizer;      // tokenizer.json or its directory; empty: that of path
+    int64_t seed = 0;           // of the random start
+    std::string allow_missing;  // regular expression of parameters that may be missing in path
   } model;
   struct Data {
     std::vector<std::string> train, eval;  // files or patterns
@@ -35,6 +36,8 @@ struct RunConfig {
     double max_seconds = 0;
     int64_t seed = 0;
     std::string recompute = "none", indexer = "frozen";
+    std::vector<std::string> freeze;
+    double mtp_weight = 0.1, balance_weight = 1e-4, indexer_weight = 1, bias_update_speed = 0;
   } train;
   struct Optimizer {
     double lr = 5e-6, min_lr = 5e-7;

@@ -33,6 +33,8 @@ std::vector<Key> run_keys(RunConfig& c) {
       {"model.path", &c.model.path, "model directory (Hugging Face) to start from"},
       {"model.config", &c.model.config, "instead of path: config.json of a model that starts from random weights"},
       {"model.tokenizer", &c.model.tokenizer, "tokenizer.json or its directory; empty: the one in model.path"},
+      {"model.allow_missing", &c.model.allow_missing,
+       "regular expression: parameters that model.path may lack; they start as in a random model"},
       {"model.seed", IntegerField{&c.model.seed, 0}, "seed of the random start"},
 
       {"data.train", &c.data.train, "training files (.jsonl, .txt, .md); * and ? in a file name match"},
@@ -62,7 +64,18 @@ std::vector<Key> run_keys(RunConfig& c) {
       {"train.seed", IntegerField{&c.train.seed, 0}, "seed of the order of examples"},
       {"train.recompute", ChoiceField{&c.train.recompute, {"none", "block", "full"}},
        "what backward rebuilds instead of keeping: more saves memory and costs time"},
-      {"train.indexer", ChoiceField{&c.train.indexer, {"frozen"}}, "the lightning indexer's weights"},
+      {"train.freeze", &c.train.freeze, "parameters that are not trained: names, in which * stands for any characters"},
+      {"train.mtp_weight", RealField{&c.train.mtp_weight, 0, kNoLimit},
+       "weight of the multi-token-prediction loss, where the model has that block; 0: the block stays as it is"},
+      {"train.balance_weight", RealField{&c.train.balance_weight, 0, kNoLimit},
+       "weight of the experts' sequence balance loss; a sequence is a packed row"},
+      {"train.bias_update_speed", RealField{&c.train.bias_update_speed, 0, kNoLimit},
+       "step by which a router's correction bias follows the experts' loads; 0: biases stay as they are"},
+      {"train.indexer", ChoiceField{&c.train.indexer, {"frozen", "train", "warm-up"}},
+       "the lightning indexer: left as it is; taught to follow the attention beside the model; or taught alone, with "
+       "attention to every entry"},
+      {"train.indexer_weight", RealField{&c.train.indexer_weight, 0, kNoLimit},
+       "weight of the indexer's loss, where it is trained"},
 
       {"optimizer.lr", RealField{&c.optimizer.lr, 0, kNoLimit}, "highest learning rate"},
       {"optimizer.min_lr", RealField{&c.optimizer.min_lr, 0, kNoLimit}, "learning rate at the end"},

@@ -1,6 +1,8 @@
 #include "train/step.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -20,6 +22,9 @@ StepResult Step::run(std::span<const layers::MicroBatch> batches, double learnin
   result_ = {};
   result_.learning_rate = learning_rate;
   sums_ = {};
+  mtp_sum_ = 0;
+  num_step_tokens_ = 0;
+  for (const layers::MicroBatch& batch : batches) num_step_tokens_ += static_cast<int64_t>(batch.tokens.size());
   instructions_ = parallel::one_rank_step(static_cast<int64_t>(batches.size()));
   position_ = instructions_.size();
   z_ = count_denominator(parts_.objective, batches);
@@ -32,6 +37,7 @@ StepResult Step::run(std::span<const layers::MicroBatch> batches, double learnin
   parts_.model.zero_gradients(parts_.ctx);
   parallel::run(instructions_, *this, position_);
   result_.loss = sums_.loss / z_;
+  result_.mtp_loss = mtp_sum_ / z_;
   result_.num_targets = static_cast<int64_t>(sums_.num_targets);
   result_.mean_token_accuracy = sums_.num_correct / sums_.num_targets;
   return result_;
@@ -51,7 +57,9 @@ void Step::execute(const parallel::Instruction& instruction) {
       loss(batches_[instruction.micro_batch]);
       break;
     case Action::kBackward:
-      parts_.model.backward(parts_.ctx, {dlogp_T_, {}});
+      parts_.model.backward(parts_.ctx,
+                            {dlogp_T_, mtp_dlogp_R_, parts_.auxiliary.balance / static_cast<double>(batches_.size()),
+                             parts_.auxiliary.indexer / static_cast<double>(num_step_tokens_)});
       break;
     case Action::kReduce:
       reduce();
@@ -59,6 +67,8 @@ void Step::execute(const parallel::Instruction& instruction) {
     case Action::kUpdate:
       parts_.adamw.step(parts_.ctx, parts_.model.parameters(), result_.learning_rate,
                         optim::clip_factor(result_.norms.global, parts_.max_grad_norm));
+      if (parts_.auxiliary.bias_update_speed > 0)
+        parts_.model.update_router_biases(parts_.ctx, parts_.auxiliary.bias_update_speed);
       break;
   }
   parts_.ctx.device.stream_sync(parts_.ctx.stream);  // so that the split of time is true
@@ -93,6 +103,7 @@ void Step::loss(const layers::MicroBatch& batch) {
          sums.loss);
   }
   sums_.loss += sums.loss;
+  if (parts_.auxiliary.mtp > 0) mtp_loss();
   sums_.num_targets += sums.num_targets;
   sums_.num_correct += sums.num_correct;
   const model::Config& config = parts_.model.config();
@@ -100,7 +111,31 @@ void Step::loss(const layers::MicroBatch& batch) {
   result_.model_flops += parts_.model.train_flops(layout, static_cast<int64_t>(sums.num_targets));
 }
 
+// The prediction block's loss: that of the objective on its own rows, with the Z of the main loss (post-training 1.6).
+void Step::mtp_loss() {
+  const model::TokenResults results = parts_.model.mtp_logprobs(parts_.ctx);
+  const layers::MicroBatch& rows = parts_.model.mtp_batch();
+  mtp_dlogp_R_.resize(rows.tokens.size());
+  if (rows.tokens.empty()) return;
+  mtp_sum_ += parts_.objective.token_weights(rows, results.logp_T, results.best_T, z_, mtp_dlogp_R_).loss;
+  for (double& dlogp : mtp_dlogp_R_) dlogp *= parts_.auxiliary.mtp;
+}
+
+void Step::auxiliary() {
+  const model::AuxiliaryLosses losses = parts_.model.auxiliary_losses(parts_.ctx);
+  for (const double sum : losses.balance_L) result_.balance_loss += sum / static_cast<double>(batches_.size());
+  for (const double sum : losses.indexer_L) result_.indexer_loss += sum / static_cast<double>(num_step_tokens_);
+  for (const std::vector<int32_t>& load_E : parts_.model.expert_loads(parts_.ctx)) {
+    if (load_E.empty()) continue;
+    const double total = std::accumulate(load_E.begin(), load_E.end(), 0.0);
+    const double largest = *std::max_element(load_E.begin(), load_E.end());
+    if (total > 0)
+      result_.expert_overload = std::max(result_.expert_overload, largest * static_cast<double>(load_E.size()) / total);
+  }
+}
+
 void Step::reduce() {
+  auxiliary();
   result_.norms = parts_.norm_meter.measure(parts_.ctx);
   if (!result_.norms.first_nonfinite.empty()) {
     fail(ErrorCode::kInvalidArgument,

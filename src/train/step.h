@@ -13,8 +13,18 @@
 
 namespace temper::train {
 
+// The sums of the prediction, balance and indexer losses enter a step's loss with these weights; 0: not at all.
+struct AuxiliaryWeights {
+  double mtp = 0, balance = 0, indexer = 0;
+  double bias_update_speed = 0;
+};
+
 struct StepResult {
-  double loss = 0;                 // (1/Z) sum w l over the step
+  double loss = 0;  // (1/Z) sum w l over the step
+  // Unweighted. mtp: (1/Z) sum w l of the prediction block. balance: sum_e F_e P_e, mean over rows, summed over layers.
+  // indexer: KL, mean over tokens, summed over layers.
+  double mtp_loss = 0, balance_loss = 0, indexer_loss = 0;
+  double expert_overload = 0;      // largest share of a layer's tokens that one expert got, in multiples of the mean
   double mean_token_accuracy = 0;  // share of targets that were the most likely token
   int64_t num_tokens = 0, num_targets = 0;
   double learning_rate = 0;
@@ -31,6 +41,7 @@ struct StepParts {
   optim::NormMeter& norm_meter;
   optim::Adamw& adamw;
   double max_grad_norm;  // 0: no clipping
+  AuxiliaryWeights auxiliary;
 };
 
 class Step : private parallel::Executor {
@@ -48,7 +59,9 @@ class Step : private parallel::Executor {
   void execute(const parallel::Instruction& instruction) override;
   void forward(const layers::MicroBatch& batch);
   void loss(const layers::MicroBatch& batch);
+  void mtp_loss();
   void reduce();
+  void auxiliary();
 
   StepParts parts_;
   std::span<const layers::MicroBatch> batches_;
@@ -56,7 +69,9 @@ class Step : private parallel::Executor {
   size_t position_ = 0;
   double z_ = 0;
   objective::Sums sums_;
-  std::vector<double> dlogp_T_;
+  int64_t num_step_tokens_ = 0;
+  double mtp_sum_ = 0;
+  std::vector<double> dlogp_T_, mtp_dlogp_R_;
   StepResult result_;
 };
 

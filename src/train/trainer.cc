@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "checkpoint/model_dir.h"
+#include "checkpoint/weight_source.h"
 #include "data/reader.h"
 #include "train/data_setup.h"
 
@@ -24,6 +25,11 @@ layers::Precision precision_of(const RunConfig& config) {
 model::Recompute recompute_of(const RunConfig& config) {
   if (config.train.recompute == "block") return model::Recompute::kBlock;
   return config.train.recompute == "full" ? model::Recompute::kFull : model::Recompute::kNone;
+}
+
+model::IndexerUse indexer_of(const RunConfig& config) {
+  if (config.train.indexer == "warm-up") return model::IndexerUse::kWarmUp;
+  return config.train.indexer == "train" ? model::IndexerUse::kTrain : model::IndexerUse::kFrozen;
 }
 
 checkpoint::SaveDType save_dtype_of(const RunConfig& config) {
@@ -87,19 +93,36 @@ void Trainer::make_schedule() {
   scale_.total_steps = schedule_.total_steps;
 }
 
+bool Trainer::trains_mtp() const {
+  if (config_.train.mtp_weight == 0 || config_.train.indexer == "warm-up") return false;
+  if (model_config_.num_nextn_predict_layers != 1) return false;
+  if (config_.model.path.empty()) return true;
+  const checkpoint::MtpKind kind = checkpoint::WeightSource(config_.model.path).mtp_kind();
+  if (kind == checkpoint::MtpKind::kOther)
+    fmt::print("{}: its mtp.* tensors are not V4's multi-token-prediction block; they stay as they are\n",
+               config_.model.path);
+  return kind == checkpoint::MtpKind::kV4;
+}
+
 void Trainer::make_session() {
   model::ModelOptions options;
   options.precision = precision_of(config_);
   options.max_tokens = config_.train.tokens_per_micro_batch;
   options.max_document = config_.data.max_document;
   options.recompute = recompute_of(config_);
+  options.indexer = indexer_of(config_);
+  options.frozen = config_.train.freeze;
+  options.mtp = trains_mtp();
   session_ = std::make_unique<Session>(backend_for(options.precision), model_config_, options);
   scale_.planned_bytes = session_->book().total_bytes();
-  if (config_.model.path.empty()) {
-    session_->model().initialize(session_->ctx(), static_cast<uint64_t>(config_.model.seed));
-  } else {
-    checkpoint::load_weights(config_.model.path, session_->ctx(), session_->model().parameters());
-  }
+  model::Model& model = session_->model();
+  if (config_.model.path.empty() || !config_.model.allow_missing.empty())
+    model.initialize(session_->ctx(), static_cast<uint64_t>(config_.model.seed));
+  if (config_.model.path.empty()) return;
+  const checkpoint::LoadReport report =
+      checkpoint::load_weights(config_.model.path, session_->ctx(), model.parameters(), {config_.model.allow_missing});
+  for (const std::string& name : report.missing)
+    fmt::print("{} has no {}: it starts as in a random model\n", config_.model.path, name);
 }
 
 TrainSummary Trainer::train() {
@@ -109,7 +132,14 @@ TrainSummary Trainer::train() {
   progress_ = std::make_unique<Progress>(stdout, scale_, config_.output.log_every);
   const auto& o = config_.optimizer;
   optim::Adamw adamw({o.betas[0], o.betas[1], o.eps, o.weight_decay});
-  Step step({session_->ctx(), session_->model(), *objective_, session_->norm_meter(), adamw, o.max_grad_norm});
+  Step step({session_->ctx(),
+             session_->model(),
+             *objective_,
+             session_->norm_meter(),
+             adamw,
+             o.max_grad_norm,
+             {session_->model().options().mtp ? config_.train.mtp_weight : 0, config_.train.balance_weight,
+              config_.train.indexer_weight, config_.train.bias_update_speed}});
   TrainSummary summary;
   if (!heldout_.empty()) summary.heldout_before = held_out(0);
   double flops = 0;

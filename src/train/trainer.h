@@ -55,6 +55,8 @@ class Trainer {
   void load_data();
   void make_schedule();
   void make_session();
+  // Whether the multi-token-prediction block is there and is to be trained.
+  bool trains_mtp() const;
   void report_step(StepReport& report, TrainSummary& summary);
   double mfu_of(double model_flops, double seconds) const;
   void between_steps(int64_t step);

@@ -157,7 +157,7 @@ void LoadedLayer::load(const Weights& weights) {
 }
 
 void LoadedLayer::forward(const View& xo_TMD, const View& x_TMD) {
-  block_.forward(model_.ctx(), xo_TMD, x_TMD, layers::ChoiceSource::kCompute, model_.layout(), model_.rotary(layer_));
+  block_.forward(model_.ctx(), xo_TMD, x_TMD, {}, model_.layout(), model_.rotary(layer_));
 }
 
 }  // namespace temper::verify

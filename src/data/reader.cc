@@ -48,9 +48,21 @@ class ExampleMaker {
     const bool raw = record.kind == RecordKind::kPromptCompletion && options_.format == PromptFormat::kRaw;
     if (raw && record.completion.empty() && record.messages.empty())
       fail(ErrorCode::kInvalidArgument, "{}:1: the completion is empty", record.origin);
-    EncodedConversation encoded = raw ? encode_raw(record)
-                                      : encode_conversation(record_messages(record), options_.conversation, tokenizer_,
-                                                            record.origin, record.num_prompt_messages);
+    if (raw) {
+      add_encoded(encode_raw(record), record);
+      return;
+    }
+    const std::vector<Message> messages = record_messages(record);
+    const ConversationOptions& options = options_.conversation;
+    const auto parts = conversation_parts(messages, options, record.num_prompt_messages);
+    report_.num_expanded += parts.size() > 1;
+    for (const ConversationPart& part : parts)
+      add_encoded(encode_conversation(std::span(messages).first(part.num_messages), options, tokenizer_, record.origin,
+                                      part.num_untrained),
+                  record);
+  }
+
+  void add_encoded(EncodedConversation encoded, const Record& record) {
     const auto is_trained = [](const std::vector<uint8_t>& mask) {
       return std::find(mask.begin(), mask.end(), uint8_t{1}) != mask.end();
     };

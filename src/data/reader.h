@@ -32,7 +32,7 @@ enum class LongExample : uint8_t { kCut, kDrop };
 enum class UntrainedExample : uint8_t { kError, kDrop };
 
 struct ReadOptions {
-  ConversationOptions conversation = {};
+  ConversationOptions conversation = {};  // its num_context must be 0
   RecordFormat record_format = RecordFormat::kAuto;
   PromptFormat format = PromptFormat::kChat;
   int64_t max_tokens = 0;    // capacity of a row; 0 = no limit
@@ -44,6 +44,7 @@ struct ReadOptions {
 
 struct ReadReport {
   int64_t num_records = 0, num_examples = 0;
+  int64_t num_expanded = 0;           // conversations that became an example for each turn of the assistant
   int64_t num_cut = 0;                // shortened to max_tokens
   int64_t num_dropped_long = 0;       // longer than max_tokens, or without a trained token once cut
   int64_t num_dropped_untrained = 0;  // without a trained token
@@ -51,7 +52,8 @@ struct ReadReport {
   int64_t longest = 0;  // tokens of the longest example before any cut; of plain text: of its longest document
 };
 
-// Examples of all files, in order; adds to `report`. Text records become BOS text EOS, trained but for BOS. A long one
+// Examples of all files, in order; adds to `report`. A conversation makes the examples that conversation_parts says,
+// each cut or dropped on its own. Text records become BOS text EOS, trained but for BOS. A long one
 // is cut into documents of at most max_document tokens; each but the first begins with the last token of the one
 // before, so that every token is predicted once, and only the last ends with EOS. Refuses what for_each_record and
 // render_conversation refuse; kInvalidArgument: a tokenizer with more ids than the model (both sizes are named), limits

@@ -25,7 +25,19 @@ inline constexpr std::array<std::string_view, 15> kConversationTokens = {
     "<｜action｜>", "<｜query｜>", "<｜authority｜>",
     "<｜domain｜>", "<｜title｜>", "<｜read_url｜>"};
 
-// How many of them, from the first, are "special" in the file's sense (left out when decoding without specials).
+// The tasks that a message may ask for, and the token of each.
+struct TaskToken {
+  std::string_view task, token;
+};
+inline constexpr std::array<TaskToken, 6> kTaskTokens = {{{"action", "<｜action｜>"},
+                                                          {"query", "<｜query｜>"},
+                                                          {"authority", "<｜authority｜>"},
+                                                          {"domain", "<｜domain｜>"},
+                                                          {"title", "<｜title｜>"},
+                                                          {"read_url", "<｜read_url｜>"}}};
+
+// How many of the conversation's tokens, from the first, are "special" in the file's sense (left out when decoding
+// without specials).
 inline constexpr size_t kNumSilentTokens = 3;
 
 }  // namespace temper::data

@@ -1,7 +1,5 @@
 #include "data/conversation.h"
 
-#include <nlohmann/json.hpp>
-
 #include "data/special_tokens.h"
 #include "data/tokenizer_trainer.h"
 #include "data_test_support.h"
@@ -65,6 +63,73 @@ TEST(Conversation, DeveloperAndReminder) {
   EXPECT_EQ(shown(messages, kThinking), "B <｜latest_reminder｜>L[A1 E] U D2 A <think>[R2</think>A2 E]");
 }
 
+TEST(Conversation, TasksAreAskedForByTheirTokens) {
+  const auto asked = [](std::string task) {
+    Message out = message("user", "u");
+    out.task = std::move(task);
+    return out;
+  };
+  const Message answer = message("assistant", "q", "never written after a task");
+  EXPECT_EQ(shown({asked("query"), answer}), "B  U u<｜query｜>[q E]");
+  EXPECT_EQ(shown({asked("read_url"), answer}, kThinking), "B  U u<｜read_url｜>[q E]");
+  EXPECT_EQ(shown({asked("action"), answer}), "B  U u A </think><｜action｜>[q E]");
+  EXPECT_EQ(shown({asked("action"), answer}, kThinking), "B  U u A <think><｜action｜>[q E]");
+  // A title is asked for after an answer.
+  Message titled = message("assistant", "a", "R");
+  titled.task = "title";
+  EXPECT_EQ(shown({message("user", "u"), titled, answer}, kThinking), "B  U u A <think>[R</think>a E]<｜title｜>[q E]");
+  EXPECT_EQ(shown({message("user", "u"), titled}), "B  U u A </think>[a E]<｜title｜>");
+}
+
+TEST(Conversation, QuestionsInARowAreOne) {
+  EXPECT_EQ(shown({message("user", "a"), message("user", "b"), message("assistant", "c")}),
+            "B  U a\n\nb A </think>[c E]");
+  Message asks = message("user", "a");
+  asks.task = "domain";
+  EXPECT_EQ(shown({asks, message("user", "b"), message("assistant", "c")}), "B  U a U b A </think>[c E]");
+}
+
+TEST(Conversation, EarlierContextIsNotWrittenAgain) {
+  ConversationOptions later = kThinking;
+  later.num_context = 3;
+  EXPECT_EQ(shown(kTalk, later), " U U2 A <think>[R2</think>A2 E]");
+  later.num_context = 1;
+  EXPECT_EQ(shown(kTalk, later), " U U1 A </think>[A1 E] U U2 A <think>[R2</think>A2 E]");
+}
+
+TEST(Conversation, ReasoningThatIsDroppedLaterMakesAnExamplePerTurn) {
+  const auto parts = [](const std::vector<Message>& messages, const ConversationOptions& options,
+                        size_t untrained = 0) {
+    std::string out;
+    for (const ConversationPart& part : conversation_parts(messages, options, untrained))
+      out += shown({messages.begin(), messages.begin() + static_cast<int64_t>(part.num_messages)}, options,
+                   part.num_untrained) +
+             "; ";
+    return out;
+  };
+  EXPECT_EQ(parts(kTalk, kThinking),
+            "B S U U1 A <think>[R1</think>A1 E]; B S U U1 A </think>A1 E U U2 A <think>[R2</think>A2 E]; ");
+  EXPECT_EQ(parts(kTalk, {}), shown(kTalk) + "; ");
+  EXPECT_EQ(parts(kTalk, kThinking, 3), shown(kTalk, kThinking, 3) + "; ");
+  ConversationOptions options = kThinking;
+  options.drop_thinking = false;
+  EXPECT_EQ(parts(kTalk, options), shown(kTalk, options) + "; ");
+  options = kThinking;
+  options.train_on_history = false;
+  EXPECT_EQ(parts(kTalk, options), shown(kTalk, options) + "; ");
+  std::vector<Message> talk = kTalk;
+  talk[2].reasoning_content = "";  // nothing is lost
+  EXPECT_EQ(parts(talk, kThinking), shown(talk, kThinking) + "; ");
+  talk = kTalk;
+  talk[0].tools = "[]";
+  EXPECT_EQ(conversation_parts(talk, kThinking).size(), 2u);
+  talk[0].tools = R"([{"function": {"name": "f"}}])";
+  EXPECT_EQ(conversation_parts(talk, kThinking).size(), 1u);
+  talk = kTalk;
+  talk.pop_back();  // the question that is left without an answer would drop R1
+  EXPECT_EQ(parts(talk, kThinking), "B S U U1 A <think>[R1</think>A1 E]; ");
+}
+
 TEST(Conversation, EmptyReasoningAndMissingEnd) {
   EXPECT_EQ(shown({message("user", "u"), message("assistant", "a")}, kThinking), "B  U u A <think>[</think>a E]");
   Message open = message("assistant", "a");
@@ -83,7 +148,32 @@ TEST(Conversation, RefusesWhatCannotBeTrained) {
   refused(invalid, "message 2 is of the assistant",
           {message("user", "u"), message("assistant", "a"), message("assistant", "a")});
   refused(invalid, "message 1 is an empty message", {message("user", "u"), message("assistant", "", "only thought")});
-  refused(ErrorCode::kUnsupported, "role \"tool\"", {message("tool", "x")});
+  refused(invalid, "message 0 is an empty message of the developer", {message("developer", "")});
+  Message other = message("user", "u");
+  other.task = "dance";
+  refused(invalid, "message 0 has the unknown task \"dance\"", {other});
+  other.task = "query";
+  refused(invalid, "message 1 has the task \"query\" but is written as one", {message("tool", "x"), other});
+  other.role = "system";
+  refused(invalid, "message 0 of the role \"system\" has a task", {other});
+}
+
+TEST(Conversation, FieldsBelongToTheirRoles) {
+  const auto refused = [](std::string_view part, const Message& odd) {
+    expect_error(ErrorCode::kInvalidArgument, {kOrigin, "message 1", part}, [&] {
+      render_conversation(std::vector{message("user", "u"), odd}, {}, kOrigin);
+    });
+  };
+  refused("has tools", {.role = "user", .content = "u", .tools = "[]"});
+  refused("has a response format", {.role = "assistant", .content = "u", .response_format = "{}"});
+  refused("has tool calls", {.role = "tool", .content = "u", .tool_calls = {{"", "f", "{}"}}});
+  refused("a tool without a name", {.role = "assistant", .tool_calls = {{"", "", "{}"}}});
+  refused("tools that are not a JSON list", {.role = "system", .tools = "{\"a\": 1}"});
+  refused("tools that are not a JSON list", {.role = "system", .tools = "[{]"});
+  refused("number 1 of its list) without an object \"function\"",
+          {.role = "system", .tools = R"([{"function": {}}, {"name": "f"}])"});
+  refused("a response format that is not JSON", {.role = "system", .response_format = "{"});
+  refused("JSON but not an object", {.role = "assistant", .tool_calls = {{"", "f", "[1]"}}});
 }
 
 class ConversationTokens : public testing::Test {
@@ -124,7 +214,7 @@ TEST_F(ConversationTokens, PromptEndsBeforeTheAnswer) {
   EXPECT_EQ(tokenizer_.decode(prompt),
             std::string(kBos) + std::string(kUser) + "a" + std::string(kAssistant) + "<think>");
   expect_error(ErrorCode::kInvalidArgument, {"\"assistant\""}, [&] { encode_prompt(kTalk, {}, tokenizer_, kOrigin); });
-  expect_error(ErrorCode::kInvalidArgument, {"nobody"}, [&] { encode_prompt({}, {}, tokenizer_, kOrigin); });
+  expect_error(ErrorCode::kInvalidArgument, {"no messages"}, [&] { encode_prompt({}, {}, tokenizer_, kOrigin); });
 }
 
 TEST_F(ConversationTokens, NamesTheTokenThatTheTokenizerLacks) {
@@ -132,17 +222,6 @@ TEST_F(ConversationTokens, NamesTheTokenThatTheTokenizerLacks) {
   const Tokenizer bare(train_tokenizer({&text, 1}, {.vocab_size = 257, .special_tokens = {std::string(kBos)}}));
   expect_error(ErrorCode::kInvalidArgument, {kUser},
                [&] { encode_prompt(std::vector{message("user", "a")}, {}, bare, kOrigin); });
-}
-
-TEST(Conversation, OfficialVectorOfThinkingMode) {
-  SKIP_WITHOUT_SHARED_DATA("deepseek-v4-encoding");
-  const auto folder = shared_data() / "deepseek-v4-encoding";
-  std::vector<Message> messages;
-  for (const auto& source : nlohmann::json::parse(read_file(folder / "test_input_2.json")))
-    messages.push_back(message(source["role"], source["content"], source.value("reasoning_content", "")));
-  std::string text;
-  for (const ConversationSpan& span : render_conversation(messages, kThinking, kOrigin)) text += span.text;
-  EXPECT_EQ(text, read_file(folder / "test_output_2.txt"));
 }
 
 }  // namespace

@@ -70,6 +70,31 @@ TEST_F(ReaderTest, CutsTextSoThatEveryTokenIsPredictedOnce) {
   EXPECT_EQ(read("abcdef\n\nghi", {.max_tokens = 5}, "x.txt").size(), 3u);
 }
 
+TEST_F(ReaderTest, ExpandsReasoningByTurn) {
+  const char* talk =
+      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "rr"},)"
+      R"( {"role": "user", "content": "c"}, {"role": "assistant", "content": "d", "reasoning_content": "s"}]})";
+  const ReadOptions thinking = {.conversation = {.mode = ConversationMode::kThinking}};
+  const auto examples = read(std::string(talk) + "\n" + kTalk, thinking);
+  ASSERT_EQ(examples.size(), 3u);
+  const std::string before = std::string(kBos) + "<｜User｜>a<｜Assistant｜>", end(kEos);
+  EXPECT_EQ(tokenizer_.decode(examples[0].tokens), before + "<think>rr</think>b" + end);
+  EXPECT_EQ(tokenizer_.decode(examples[1].tokens),
+            before + "</think>b" + end + "<｜User｜>c<｜Assistant｜><think>s</think>d" + end);
+  EXPECT_EQ(examples[0].origin, examples[1].origin);
+  EXPECT_EQ(report_.num_records, 2);
+  EXPECT_EQ(report_.num_expanded, 1);
+  EXPECT_EQ(report_.num_examples, 3);
+  EXPECT_EQ(report_.num_trained_tokens, 5 + 4 + 4);
+  EXPECT_EQ(read(talk).size(), 1u);
+  EXPECT_EQ(report_.num_expanded, 0);
+  // Each is cut or dropped on its own: the first has 11 tokens, the second 15.
+  EXPECT_EQ(
+      read(talk, {.conversation = thinking.conversation, .max_tokens = 12, .when_long = LongExample::kDrop}).size(),
+      1u);
+  EXPECT_EQ(report_.num_dropped_long, 1);
+}
+
 TEST_F(ReaderTest, CutsOrDropsLongConversations) {
   const auto cut = read(kTalk, {.max_tokens = 8});
   ASSERT_EQ(cut.size(), 1u);
@@ -122,12 +147,6 @@ TEST_F(ReaderTest, NamesFileLineAndColumn) {
 
 TEST_F(ReaderTest, RefusesByNameWhatIsNotRendered) {
   const auto unsupported = ErrorCode::kUnsupported;
-  for (const char* message :
-       {R"({"role": "system", "tools": [{"name": "f"}]})", R"({"role": "system", "response_format": {"a": 1}})",
-        R"({"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}]})",
-        R"({"role": "user", "content": "a", "task": "action"})"})
-    refused(unsupported, {"message 0", "not rendered yet"}, std::string(R"({"messages": [)") + message + "]}");
-  refused(unsupported, {"role \"tool\""}, R"({"messages": [{"role": "tool", "content": "a"}]})");
   refused(unsupported, {"x.csv", ".jsonl"}, "a,b", {}, "x.csv");
   EXPECT_EQ(read(R"({"tools": [], "prompt": "a", "completion": "b"})").size(), 1u);
 }

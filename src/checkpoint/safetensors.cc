@@ -189,8 +189,7 @@ void SafetensorsFile::check_layout(const std::byte* data, int64_t num_data_bytes
          num_data_bytes);
 }
 
-SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, const std::vector<TensorInfo>& tensors)
-    : writer_(path) {
+std::string safetensors_header(const std::vector<TensorInfo>& tensors) {
   nlohmann::ordered_json header;
   header["__metadata__"] = {{"format", "pt"}};  // transformers refuses a file without it
   std::string text = header.dump();
@@ -210,9 +209,14 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, const st
   text += "}";
   text.resize((text.size() + 7) / 8 * 8, ' ');
   const uint64_t length = text.size();
-  writer_.write(&length, sizeof length);
-  writer_.write(text.data(), static_cast<int64_t>(text.size()));
-  remaining_bytes_ = end;
+  return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
+}
+
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, const std::vector<TensorInfo>& tensors)
+    : writer_(path) {
+  const std::string header = safetensors_header(tensors);
+  writer_.write(header.data(), static_cast<int64_t>(header.size()));
+  for (const auto& tensor : tensors) remaining_bytes_ += tensor.num_bytes();
 }
 
 void SafetensorsWriter::write(const void* data, int64_t num_bytes) {

@@ -54,6 +54,7 @@ class SafetensorsFile {
   const std::vector<StoredTensor>& tensors() const { return tensors_; }  // in the order of their data
   const StoredTensor* find(std::string_view name) const;                 // nullptr if there is none
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  int64_t offset_of(const StoredTensor& tensor) const { return tensor.data - file_.data(); }  // from the file's start
 
  private:
   void read_header(std::string_view text, const std::byte* data, int64_t num_data_bytes);
@@ -65,8 +66,12 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
+// The bytes before the data of a file with these tensors, in this order: length and JSON, a multiple of 8. The tensors
+// must be ordered by falling element size, so that each is aligned to its elements; names must differ.
+std::string safetensors_header(const std::vector<TensorInfo>& tensors);
+
 // Writes a file front to back without holding it: header first, then the data of every tensor in the given order.
-// The tensors must be ordered by falling element size, so that each is aligned to its elements; names must differ.
+// The tensors are ordered as in safetensors_header.
 class SafetensorsWriter {
  public:
   SafetensorsWriter(const std::filesystem::path& path, const std::vector<TensorInfo>& tensors);

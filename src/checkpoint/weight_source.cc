@@ -103,8 +103,9 @@ void fit_parameter(const Parameter& parameter, const std::vector<const WeightSou
 WeightSource::WeightSource(const std::filesystem::path& dir) : dir_(dir), files_(dir) {
   std::unordered_map<std::string_view, const StoredTensor*> weights;  // those that may have a scale, by name
   for (const auto& item : files_.items()) weights[item.tensor->name] = item.tensor;
-  std::unordered_map<const StoredTensor*, const StoredTensor*> scales;  // by their weights
-  for (const auto& [stored, file] : files_.items()) {
+  std::unordered_map<const StoredTensor*, const TensorDir::Item*> scales;  // by their weights
+  for (const auto& item : files_.items()) {
+    const auto& [stored, file] = item;
     if (parse_tensor_name(stored->name)) continue;
     const auto weight = weight_of_scale(stored->name);
     if (!weight) continue;
@@ -112,22 +113,23 @@ WeightSource::WeightSource(const std::filesystem::path& dir) : dir_(dir), files_
     const std::string where = fmt::format("{} in {}", stored->name, file->path().filename().string());
     if (at == weights.end())
       strays_.push_back(fmt::format("unknown: {} is the scale of {}, which is not there", where, *weight));
-    else if (!scales.emplace(at->second, stored).second)
+    else if (!scales.emplace(at->second, &item).second)
       strays_.push_back(fmt::format("given twice: {} is a second scale of {}", where, *weight));
   }
   for (const auto& [stored, file] : files_.items()) {
     const bool is_scale = !parse_tensor_name(stored->name) && weight_of_scale(stored->name);
     const auto scale = scales.find(stored);
-    if (!is_scale) add(*stored, scale == scales.end() ? nullptr : scale->second, *file);
+    if (!is_scale) add(*stored, *file, scale == scales.end() ? nullptr : scale->second);
   }
   find_mtp_kind();
 }
 
-void WeightSource::add(const StoredTensor& weight, const StoredTensor* scale, const SafetensorsFile& file) {
+void WeightSource::add(const StoredTensor& weight, const SafetensorsFile& file, const TensorDir::Item* scale) {
   Tensor tensor;
-  tensor.problem = detect_encoding(weight, scale, tensor.encoded);
+  tensor.problem = detect_encoding(weight, scale ? scale->tensor : nullptr, tensor.encoded);
   tensor.name = parse_tensor_name(weight.name);
   tensor.file = &file;
+  tensor.scale_file = scale ? scale->file : nullptr;
   if (tensor.name) by_parameter_[tensor.name->parameter].push_back(tensors_.size());
   tensors_.push_back(std::move(tensor));
 }

@@ -38,9 +38,10 @@ class WeightSource {
   // A stored weight with its scale, if it has one.
   struct Tensor {
     EncodedTensor encoded;
-    std::string problem;             // why it has no values (dtype or scale are wrong); empty if it has
-    std::optional<TensorName> name;  // nothing: no name of a V4 model
-    const SafetensorsFile* file = nullptr;
+    std::string problem;                          // why it has no values (dtype or scale are wrong); empty if it has
+    std::optional<TensorName> name;               // nothing: no name of a V4 model
+    const SafetensorsFile* file = nullptr;        // of the weight
+    const SafetensorsFile* scale_file = nullptr;  // nullptr without a scale
 
     const std::string& stored_name() const { return encoded.weight->name; }
   };
@@ -81,7 +82,7 @@ class WeightSource {
   LoadReport load(layers::Ctx& ctx, const Fit& fit) const;
 
  private:
-  void add(const StoredTensor& weight, const StoredTensor* scale, const SafetensorsFile& file);
+  void add(const StoredTensor& weight, const SafetensorsFile& file, const TensorDir::Item* scale);
   void find_mtp_kind();
 
   std::filesystem::path dir_;

@@ -34,6 +34,8 @@ struct Case {
 constexpr Case kCases[] = {
     {"demo", "examples/demo/config.json", 4096, 128},
     {"activated-30m", "bench/activated_30m.json", 2048, 512},
+    {"long-4k", "bench/long_context.json", 4096, 4096},
+    {"long-64k", "bench/long_context.json", 65536, 65536},
 };
 
 struct Result {
@@ -127,7 +129,7 @@ layers::Ctx make_ctx(const backend::Backend& backend, backend::Stream* stream, l
 
 Result time_steps(Bench& bench, layers::Ctx& ctx, int repeats) {
   bench.prepare(ctx);
-  bench.step(ctx);  // warms caches and generated code
+  bench.step(ctx);  // warms caches
   bench.step(ctx);
   std::vector<double> seconds;
   for (int i = 0; i < repeats; ++i) {
@@ -217,7 +219,7 @@ int main(int argc, char** argv) {
   std::string only, precision;
   int repeats = 7;
   app.add_flag("--json", json, "one JSON object per case and line");
-  app.add_option("--case", only, "run only this case: demo | activated-30m");
+  app.add_option("--case", only, "run only this case: demo | activated-30m | long-4k | long-64k");
   app.add_option("--precision", precision, "run only this precision")->check(CLI::IsMember({"fp32", "bf16"}));
   app.add_option("--repeats", repeats, "timed steps per case")->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);

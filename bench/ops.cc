@@ -248,7 +248,12 @@ struct SparseOperands {
 // with the chosen ones, and the loss of the indexer. FLOPs are of the products alone.
 void bench_sparse(const Bench& bench, const OpTable& ops, DType act, const SparseSizes& z) {
   const std::string shape = fmt::format("{} {}", dtype_name(act), z.T);
-  if (!bench.wants("compress_forward index_topk attention_forward attention_backward indexer_loss " + shape)) return;
+  const auto wanted = [&](const char* op) { return bench.wants(op + (" " + shape)); };
+  constexpr const char* kOps[] = {"compress_forward",          "index_topk",
+                                  "attention_forward, window", "attention_forward, all entries",
+                                  "attention_forward, chosen", "attention_backward, chosen",
+                                  "indexer_loss, chosen",      "indexer_loss, all entries"};
+  if (std::none_of(std::begin(kOps), std::end(kOps), wanted)) return;
   Tensors tensors;
   const SparseOperands o(tensors, act, z);
   double scored = 0, chosen = 0, window = 0;  // pairs of a query and an entry or a key of its window

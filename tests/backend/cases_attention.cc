@@ -206,6 +206,8 @@ void add_attention_cases(std::vector<OpCase>& cases) {
     add_index(cases, {29, 2, 17}, 4, 3, 10, 3, ties);
     add_index(cases, {150, 90}, 4, 4, 32, 8, ties);
     add_index(cases, {61}, 2, 2, 17, 40, ties);  // fewer entries than places
+    add_index(cases, {1300}, 2, 2, 6, 5, ties);  // many more entries than places
+    add_index(cases, {1100}, 2, 3, 4, 150, ties);
   }
   for (const Entries entries : {Entries::kNone, Entries::kAll, Entries::kSelected}) {
     add_attention(cases, {{7, 1, 5}, 3, 2, 3, 6, 2, entries});

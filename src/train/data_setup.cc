@@ -49,6 +49,19 @@ std::vector<fs::path> expand(const std::string& text) {
   return found;
 }
 
+// Where the model's own files are: its tokenizer, its blocks of prose.
+fs::path model_dir(const RunConfig& config) {
+  if (!config.model.path.empty()) return config.model.path;
+  const fs::path tokenizer(config.model.tokenizer);
+  return fs::is_directory(tokenizer) ? tokenizer : tokenizer.parent_path();
+}
+
+data::ReasoningEffort effort_of(const std::string& name) {
+  if (name == "max") return data::ReasoningEffort::kMax;
+  if (name == "high") return data::ReasoningEffort::kHigh;
+  return name == "low" ? data::ReasoningEffort::kLow : data::ReasoningEffort::kNone;
+}
+
 }  // namespace
 
 std::vector<fs::path> expand_files(const std::vector<std::string>& patterns) {
@@ -64,6 +77,10 @@ data::ReadOptions read_options(const RunConfig& config, int64_t model_vocab_size
   options.conversation.mode =
       config.data.mode == "thinking" ? data::ConversationMode::kThinking : data::ConversationMode::kChat;
   options.conversation.train_on_history = config.data.train_on_history;
+  options.conversation.effort = effort_of(config.data.effort);
+  options.conversation.prose = config.data.prose.empty() ? data::ProseBlocks::of_model(model_dir(config))
+                                                         : data::ProseBlocks::read(config.data.prose);
+  options.record_format = data::parse_record_format(config.data.format);
   options.format = config.data.prompt_format == "raw" ? data::PromptFormat::kRaw : data::PromptFormat::kChat;
   options.max_tokens = config.data.max_document > 0 ? config.data.max_document : config.train.tokens_per_micro_batch;
   options.max_document = options.max_tokens;
@@ -91,10 +108,12 @@ std::vector<layers::MicroBatch> pack_rows(const std::vector<data::Example>& exam
 
 std::string describe(const data::ReadReport& report) {
   return fmt::format(
-      "{} examples, {} tokens ({} trained), longest {}; {} cut, {} dropped as too long, {} dropped without a trained "
+      "{} examples{}, {} tokens ({} trained), longest {}; {} cut, {} dropped as too long, {} dropped without a trained "
       "token",
-      report.num_examples, report.num_tokens, report.num_trained_tokens, report.longest, report.num_cut,
-      report.num_dropped_long, report.num_dropped_untrained);
+      report.num_examples,
+      report.num_expanded > 0 ? fmt::format(" ({} conversations became one for each turn)", report.num_expanded) : "",
+      report.num_tokens, report.num_trained_tokens, report.longest, report.num_cut, report.num_dropped_long,
+      report.num_dropped_untrained);
 }
 
 }  // namespace temper::train

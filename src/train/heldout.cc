@@ -16,6 +16,7 @@ constexpr int64_t kRowTokens = 2048;  // rows are longer where an example is
 std::vector<data::Example> read(const HeldoutOptions& options, const model::Config& config) {
   const data::Tokenizer tokenizer = data::Tokenizer::load(options.model_dir);
   data::ReadOptions read_options;
+  read_options.conversation.prose = data::ProseBlocks::of_model(options.model_dir);
   read_options.max_tokens = config.max_position_embeddings;
   read_options.max_document =
       config.max_position_embeddings > 0 ? std::min(kRowTokens, config.max_position_embeddings) : kRowTokens;

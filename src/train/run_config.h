@@ -22,7 +22,7 @@ struct RunConfig {
   } model;
   struct Data {
     std::vector<std::string> train, eval;  // files or patterns
-    std::string mode = "chat", prompt_format = "chat";
+    std::string format = "auto", mode = "chat", effort = "none", prompt_format = "chat", prose;
     bool train_on_history = true;
     int64_t max_document = 0;  // tokens; 0: tokens_per_micro_batch
     std::string over_long = "cut", no_loss = "error";

@@ -5,6 +5,8 @@
 
 #include <limits>
 
+#include "data/record_formats.h"
+
 namespace temper::train {
 namespace {
 
@@ -39,7 +41,13 @@ std::vector<Key> run_keys(RunConfig& c) {
 
       {"data.train", &c.data.train, "training files (.jsonl, .txt, .md); * and ? in a file name match"},
       {"data.eval", &c.data.eval, "held-out files, for the loss measured by output.eval_every and at the end"},
+      {"data.format", ChoiceField{&c.data.format, {data::kRecordFormatNames.begin(), data::kRecordFormatNames.end()}},
+       "how records are written; auto: as their fields tell"},
       {"data.mode", ChoiceField{&c.data.mode, {"chat", "thinking"}}, "mode in which conversations are rendered"},
+      {"data.effort", ChoiceField{&c.data.effort, {"none", "low", "high", "max"}},
+       "reasoning effort that conversations in thinking mode ask for; max needs a block of prose"},
+      {"data.prose", &c.data.prose,
+       "file with the model's blocks of prose (tools, response format, effort); empty: model.path's encoding/"},
       {"data.prompt_format", ChoiceField{&c.data.prompt_format, {"chat", "raw"}},
        "prompt and completion strings: as turns of a conversation, or one after the other"},
       {"data.train_on_history", &c.data.train_on_history, "train all assistant messages, not the last one only"},

@@ -37,6 +37,12 @@ TEST(DataSetupTest, OptionsFollowTheKeys) {
   RunConfig config;
   config.train.tokens_per_micro_batch = 512;
   EXPECT_EQ(read_options(config, 300).max_tokens, 512);
+  config.data.format = "sharegpt", config.data.effort = "max", config.data.mode = "thinking";
+  EXPECT_EQ(read_options(config, 300).record_format, data::RecordFormat::kShareGpt);
+  EXPECT_EQ(read_options(config, 300).conversation.effort, data::ReasoningEffort::kMax);
+  config.data.prose = "no-such-file.json";
+  EXPECT_THROW(read_options(config, 300), Error);
+  config.data.prose.clear();
   config.data.max_document = 128, config.data.over_long = "drop", config.data.no_loss = "drop";
   config.data.mode = "thinking", config.data.prompt_format = "raw", config.data.train_on_history = false;
   const data::ReadOptions options = read_options(config, 300);

@@ -1,19 +1,13 @@
 #include "data/record_tools.h"
 
+#include "data/unseen.h"
+
 namespace temper::data {
 namespace {
 
 using simdjson::dom::array;
 using simdjson::dom::element;
 using simdjson::dom::object;
-
-// At most 60 bytes of a text, cut between characters, for messages.
-std::string excerpt(std::string_view text) {
-  if (text.size() <= 60) return std::string(text);
-  size_t end = 57;
-  while (end > 0 && (static_cast<uint8_t>(text[end]) & 0xC0) == 0x80) --end;
-  return std::string(text.substr(0, end)) + "...";
-}
 
 // Reads one call; a problem is described, not thrown.
 bool read_call(element value, ToolCall& call, std::string& problem) {

@@ -45,6 +45,9 @@ class Tokenizer {
   // Id of an added token by its text, or else of the token that stands for exactly these bytes.
   std::optional<int32_t> token_id(std::string_view token) const;
 
+  // The added tokens, special or not, by their texts.
+  const std::unordered_map<std::string, int32_t>& added_tokens() const { return added_ids_; }
+
   // What an id stands for. Refuses like decode.
   const std::string& token_bytes(int32_t id) const;
 

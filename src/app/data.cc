@@ -4,9 +4,9 @@
 #include <memory>
 
 #include "app/commands.h"
+#include "app/data_options.h"
 #include "base/error.h"
 #include "data/demo_data.h"
-#include "data/reader.h"
 #include "data/records.h"
 #include "data/tokenizer_trainer.h"
 
@@ -80,32 +80,6 @@ void add_train_tokenizer(CLI::App& data) {
   command->callback([arguments] { train_tokenizer(arguments->files, arguments->vocab_size, arguments->out); });
 }
 
-void print_stats(const Paths& files, const std::filesystem::path& tokenizer_path) {
-  const data::Tokenizer tokenizer = data::Tokenizer::load(tokenizer_path);
-  data::ReadOptions options;
-  options.when_untrained = data::UntrainedExample::kDrop;
-  for (const auto& file : files) {
-    data::ReadReport report;
-    const Paths one = {file};
-    data::read_examples(one, tokenizer, options, report);
-    fmt::print("{}: {} records, {} without a trained token; {} tokens, {} of them trained; longest {}\n", file.string(),
-               report.num_records, report.num_dropped_untrained, report.num_tokens, report.num_trained_tokens,
-               report.longest);
-  }
-}
-
-void add_stats(CLI::App& data) {
-  struct Arguments {
-    Paths files;
-    std::filesystem::path tokenizer;
-  };
-  auto arguments = std::make_shared<Arguments>();
-  CLI::App* command = data.add_subcommand("stats", "records and tokens of data files");
-  command->add_option("FILES", arguments->files, "JSONL or text files")->required();
-  command->add_option("--tokenizer", arguments->tokenizer, "tokenizer.json or its directory")->required();
-  command->callback([arguments] { print_stats(arguments->files, arguments->tokenizer); });
-}
-
 }  // namespace
 
 void add_data(CLI::App& app) {
@@ -113,7 +87,9 @@ void add_data(CLI::App& app) {
   data->require_subcommand(1);
   add_prepare_demo(*data);
   add_train_tokenizer(*data);
-  add_stats(*data);
+  add_data_lint(*data);
+  add_data_show(*data);
+  add_data_stats(*data);
 }
 
 }  // namespace temper::app

@@ -66,7 +66,7 @@ class ExampleMaker {
     const auto is_trained = [](const std::vector<uint8_t>& mask) {
       return std::find(mask.begin(), mask.end(), uint8_t{1}) != mask.end();
     };
-    if (!is_trained(encoded.trained)) {
+    if (!is_trained(encoded.trained) && options_.when_untrained != UntrainedExample::kKeep) {
       if (options_.when_untrained == UntrainedExample::kError)
         fail(ErrorCode::kInvalidArgument,
              "{}:1: no token of this record is trained: it has no message of the assistant to learn from",
@@ -127,6 +127,13 @@ class ExampleMaker {
 };
 
 }  // namespace
+
+std::vector<Example> record_examples(const Record& record, const Tokenizer& tokenizer, const ReadOptions& options,
+                                     ReadReport& report) {
+  std::vector<Example> out;
+  ExampleMaker(tokenizer, options, out, report).add(record);
+  return out;
+}
 
 std::vector<Example> read_examples(std::span<const std::filesystem::path> files, const Tokenizer& tokenizer,
                                    const ReadOptions& options, ReadReport& report) {

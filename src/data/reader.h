@@ -28,8 +28,8 @@ enum class PromptFormat : uint8_t { kChat, kRaw };
 // What happens to a conversation longer than max_tokens: its start is kept, or it is left out. Both are counted.
 enum class LongExample : uint8_t { kCut, kDrop };
 
-// What happens to a record without a trained token.
-enum class UntrainedExample : uint8_t { kError, kDrop };
+// What happens to a record without a trained token; kept to be looked at, not to be trained on.
+enum class UntrainedExample : uint8_t { kError, kDrop, kKeep };
 
 struct ReadOptions {
   ConversationOptions conversation = {};  // its num_context must be 0
@@ -60,5 +60,9 @@ struct ReadReport {
 // below 2, a record without a trained token if so asked, message lists in raw format.
 std::vector<Example> read_examples(std::span<const std::filesystem::path> files, const Tokenizer& tokenizer,
                                    const ReadOptions& options, ReadReport& report);
+
+// The examples of one record; refuses the same.
+std::vector<Example> record_examples(const Record& record, const Tokenizer& tokenizer, const ReadOptions& options,
+                                     ReadReport& report);
 
 }  // namespace temper::data

@@ -7,16 +7,32 @@
 
 namespace temper::data {
 
+namespace {
+
+Record parse(const RecordFile& file, const RecordText& text, RecordParser& parser, const std::string& name) {
+  if (file.kind() == RecordFileKind::kPlainText) return parse_plain_text(text.text, name);
+  return parser.parse(text.text, file.origin(text));
+}
+
+}  // namespace
+
 void for_each_record(const std::filesystem::path& path, const RecordOptions& options, const VisitRecord& visit) {
   RecordFile file(path);
   RecordParser parser(options);
-  while (const auto text = file.next()) {
-    visit(file.kind() == RecordFileKind::kPlainText ? parse_plain_text(text->text, path.string())
-                                                    : parser.parse(text->text, file.origin(*text)));
-  }
+  while (const auto text = file.next()) visit(parse(file, *text, parser, path.string()));
 }
 
 void for_each_record(const std::filesystem::path& path, const VisitRecord& visit) { for_each_record(path, {}, visit); }
+
+Record read_record(const std::filesystem::path& path, const RecordOptions& options, int64_t number) {
+  RecordFile file(path);
+  RecordParser parser(options);
+  int64_t count = 0;
+  while (const auto text = file.next()) {
+    if (++count == number) return parse(file, *text, parser, path.string());
+  }
+  fail(ErrorCode::kInvalidArgument, "{} has {} records; there is no record {}", path.string(), count, number);
+}
 
 std::vector<Message> record_messages(const Record& record) {
   if (record.kind == RecordKind::kText)

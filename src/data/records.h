@@ -62,6 +62,10 @@ using VisitRecord = std::function<void(Record&&)>;
 void for_each_record(const std::filesystem::path& path, const RecordOptions& options, const VisitRecord& visit);
 void for_each_record(const std::filesystem::path& path, const VisitRecord& visit);
 
+// The record of this number, from 1. Refuses what for_each_record refuses, and (kInvalidArgument) a number that the
+// file does not have; the records before it are not looked at.
+Record read_record(const std::filesystem::path& path, const RecordOptions& options, int64_t number);
+
 // The record as a conversation; prompt and completion strings become a user and an assistant message. Refuses
 // (kInvalidArgument) a text record.
 std::vector<Message> record_messages(const Record& record);

@@ -98,6 +98,11 @@ void convert_elements(void* to, FileDType to_dtype, const void* from, FileDType 
   });
 }
 
+View as_rows(const View& view) {
+  const int64_t num_columns = view.rank() == 0 ? 1 : view.dim(view.rank() - 1);
+  return view.reshape({num_columns == 0 ? 0 : view.size() / num_columns, num_columns});
+}
+
 float half_to_float(uint16_t half) {
   const uint32_t sign = uint32_t{half & 0x8000u} << 16, exponent = (half >> 10) & 31u, mantissa = half & 0x3FFu;
   if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000u | (mantissa << 13));  // infinity, NaN

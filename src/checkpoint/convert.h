@@ -5,6 +5,7 @@
 
 #include "checkpoint/safetensors.h"
 #include "tensor/dtype.h"
+#include "tensor/view.h"
 
 namespace temper::checkpoint {
 
@@ -17,6 +18,9 @@ bool is_convertible(FileDType to, FileDType from);
 // to[i] = from[i] for count elements; both may be unaligned, neither may overlap the other. Narrowing rounds to nearest
 // even (to and from 16 bits by way of f32); whole numbers must fit, which is the caller's to check.
 void convert_elements(void* to, FileDType to_dtype, const void* from, FileDType from_dtype, int64_t count);
+
+// A contiguous tensor as a matrix: all dimensions but the last are rows; a vector or a scalar is one row.
+View as_rows(const View& view);
 
 // IEEE binary16, by its bits.
 float half_to_float(uint16_t half);

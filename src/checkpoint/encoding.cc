@@ -106,6 +106,17 @@ uint8_t ceil_power(float value) {
   return static_cast<uint8_t>(std::max(1u, (bits >> 23) + ((bits & 0x7FFFFFu) != 0)));
 }
 
+void check_scale_dtype(FileDType dtype) {
+  CHECK(dtype == FileDType::kF8E8M0 || dtype == FileDType::kF32, file_dtype_name(dtype));
+}
+
+void store_scale(std::byte* scales, int64_t index, FileDType dtype, uint8_t power, float scale) {
+  if (dtype == FileDType::kF8E8M0)
+    scales[index] = std::byte{power};
+  else
+    std::memcpy(scales + index * static_cast<int64_t>(sizeof scale), &scale, sizeof scale);
+}
+
 // The largest magnitude; infinity if an element is infinite or NaN: as bits, magnitudes order like whole numbers.
 float largest_magnitude(const float* from, int64_t num_rows, int64_t num_columns, int64_t stride) {
   uint32_t largest = 0;
@@ -232,7 +243,7 @@ NonFinite find_non_finite(const EncodedTensor& tensor, int64_t row_begin, int64_
 
 bool encode_fp8(const float* from, int64_t num_rows, int64_t num_columns, FileDType scale_dtype, std::byte* codes,
                 std::byte* scales) {
-  CHECK(scale_dtype == FileDType::kF8E8M0 || scale_dtype == FileDType::kF32, file_dtype_name(scale_dtype));
+  check_scale_dtype(scale_dtype);
   const bool is_power = scale_dtype == FileDType::kF8E8M0;
   int64_t index = 0;
   for (int64_t row = 0; row < num_rows; row += kFp8Block)
@@ -243,10 +254,7 @@ bool encode_fp8(const float* from, int64_t num_rows, int64_t num_columns, FileDT
       if (!std::isfinite(amax)) return false;
       const uint8_t power = ceil_power(amax * (1.0f / 448.0f));
       const float scale = is_power ? e8m0_to_float(power) : std::max(amax / 448.0f, 0x1p-126f);
-      if (is_power)
-        scales[index] = std::byte{power};
-      else
-        std::memcpy(scales + index * static_cast<int64_t>(sizeof scale), &scale, sizeof scale);
+      store_scale(scales, index, scale_dtype, power, scale);
       for (int64_t i = 0; i < height; ++i)
         for (int64_t j = 0; j < width; ++j)
           codes[corner + i * num_columns + j] = std::byte{float_to_e4m3(from[corner + i * num_columns + j] / scale)};
@@ -254,15 +262,17 @@ bool encode_fp8(const float* from, int64_t num_rows, int64_t num_columns, FileDT
   return true;
 }
 
-bool encode_fp4(const float* from, int64_t num_rows, int64_t num_columns, std::byte* codes, std::byte* scales) {
+bool encode_fp4(const float* from, int64_t num_rows, int64_t num_columns, std::byte* codes, std::byte* scales,
+                FileDType scale_dtype) {
   CHECK(num_columns % kFp4Block == 0, num_columns);
+  check_scale_dtype(scale_dtype);
   for (int64_t block = 0; block < num_rows * num_columns / kFp4Block; ++block) {
     const float* values = from + block * kFp4Block;
     const float amax = largest_magnitude(values, 1, kFp4Block, kFp4Block);
     if (!std::isfinite(amax)) return false;
     const uint8_t power = ceil_power(std::max(amax, 6 * 0x1p-126f) * (1.0f / 6.0f));
     const float inverse = e8m0_to_float(static_cast<uint8_t>(254 - power));  // exact
-    scales[block] = std::byte{power};
+    store_scale(scales, block, scale_dtype, power, e8m0_to_float(power));
     for (int64_t i = 0; i < kFp4Block; i += 2) {
       const int low = float_to_e2m1(values[i] * inverse), high = float_to_e2m1(values[i + 1] * inverse);
       codes[(block * kFp4Block + i) / 2] = std::byte(low | (high << 4));

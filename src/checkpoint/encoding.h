@@ -71,12 +71,12 @@ NonFinite find_non_finite(const EncodedTensor& tensor, int64_t row_begin, int64_
 //   scale_dtype F8_E8M0:  S = 2^ceil(log2(amax/448)), the logarithm by the bits of the f32 product amax * (1/448)
 //   scale_dtype F32:      S = amax/448
 //   code = e4m3(w/S), nearest even, clamped to +-448. S is at least 2^-126.
-// FP4: codes [num_rows, num_columns/2], scales [num_rows, num_columns/32] F8_E8M0.
+// FP4: codes [num_rows, num_columns/2], scales [num_rows, num_columns/32], the same number in both scale dtypes.
 //   S = 2^ceil(log2(max(amax, 6*2^-126)/6)), code = e2m1(w/S), nearest even, clamped to +-6.
 // Decoding what was encoded and encoding it again gives the same numbers.
 [[nodiscard]] bool encode_fp8(const float* from, int64_t num_rows, int64_t num_columns, FileDType scale_dtype,
                               std::byte* codes, std::byte* scales);
 [[nodiscard]] bool encode_fp4(const float* from, int64_t num_rows, int64_t num_columns, std::byte* codes,
-                              std::byte* scales);
+                              std::byte* scales, FileDType scale_dtype = FileDType::kF8E8M0);
 
 }  // namespace temper::checkpoint

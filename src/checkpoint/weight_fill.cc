@@ -43,12 +43,6 @@ std::vector<std::string> check_tables(const WeightSource::Fit& fit) {
   return problems;
 }
 
-// A tensor as rows: all dimensions but the last.
-View as_rows(const View& view) {
-  const int64_t num_columns = view.rank() == 0 ? 1 : view.dim(view.rank() - 1);
-  return view.reshape({num_columns == 0 ? 0 : view.size() / num_columns, num_columns});
-}
-
 void refuse_non_finite(const EncodedTensor& tensor, int64_t row_begin, int64_t row_end) {
   const NonFinite found = find_non_finite(tensor, row_begin, row_end);
   if (found.count == 0) return;

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "checkpoint/convert.h"
+#include "checkpoint/tensor_dir.h"
 
 namespace temper::checkpoint {
 
@@ -102,6 +103,15 @@ void HandMade::fill(int seed) {
       }
     }
   }
+}
+
+std::map<std::string, std::string> contents(const std::filesystem::path& dir) {
+  std::map<std::string, std::string> out;
+  const TensorDir tensors(dir);
+  for (const auto& [tensor, file] : tensors.items())
+    out[tensor->name] = tensor->to_string() + std::string(reinterpret_cast<const char*>(tensor->data),
+                                                          static_cast<size_t>(tensor->num_bytes()));
+  return out;
 }
 
 std::vector<double> values_of(const View& view) {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <deque>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -90,6 +91,9 @@ class HandMade {
   std::vector<layers::Parameter*> list_;
   layers::Ctx ctx_;
 };
+
+// Dtype, shape and bytes of every tensor of a model directory, by name.
+std::map<std::string, std::string> contents(const std::filesystem::path& dir);
 
 // The elements of a view as doubles.
 std::vector<double> values_of(const View& view);

@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 
 #include <cstring>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/convert.h"
@@ -39,16 +38,6 @@ model::Config tiny_config() {
   model::Config config;
   config.source = R"({"model_type": "deepseek_v4", "note": "kept", "torch_dtype": "bfloat16", "expert_dtype": "fp4"})";
   return config;
-}
-
-// Bytes of every stored tensor with dtype and shape, by name.
-std::map<std::string, std::string> contents(const fs::path& dir) {
-  std::map<std::string, std::string> out;
-  const TensorDir tensors(dir);
-  for (const auto& [tensor, file] : tensors.items())
-    out[tensor->name] = tensor->to_string() + std::string(reinterpret_cast<const char*>(tensor->data),
-                                                          static_cast<size_t>(tensor->num_bytes()));
-  return out;
 }
 
 void save(const fs::path& dir, HandMade& model, const SaveOptions& options) {

@@ -15,7 +15,7 @@ namespace temper::checkpoint {
 struct OfficialStyle {
   bool fp8 = true, fp4 = true;  // false: BF16 instead
   FileDType scale_dtype = FileDType::kF8E8M0;
-  std::string prefix;  // "model." in some re-exports
+  std::string prefix = {};  // "model." in some re-exports
   std::string scale_suffix = "scale";
   bool mtp = false;  // a part of mtp.0, enough to be told
 };

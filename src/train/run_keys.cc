@@ -106,8 +106,9 @@ std::vector<Key> run_keys(RunConfig& c) {
       {"output.dir", &c.output.dir, "directory of metrics.jsonl and model/; must be new or empty"},
       {"output.overwrite", &c.output.overwrite,
        "allow a directory that is not empty; files of the same name are replaced"},
-      {"output.dtype", ChoiceField{&c.output.dtype, {"source", "fp32", "bf16"}},
-       "of the saved weights; source: as model.path stores them, fp32 where there is none"},
+      {"output.dtype", ChoiceField{&c.output.dtype, {"source", "fp32", "bf16", "official"}},
+       "of the saved weights; source: as model.path stores them, FP8 and FP4 too, fp32 where there is none; official: "
+       "experts FP4, projections FP8"},
       {"output.save_every", IntegerField{&c.output.save_every, 0}, "steps between saved models; 0: only the last"},
       {"output.log_every", IntegerField{&c.output.log_every, 1},
        "steps between lines where the output is not a terminal"},

@@ -34,6 +34,7 @@ model::IndexerUse indexer_of(const RunConfig& config) {
 
 checkpoint::SaveDType save_dtype_of(const RunConfig& config) {
   if (config.output.dtype == "fp32") return checkpoint::SaveDType::kF32;
+  if (config.output.dtype == "official") return checkpoint::SaveDType::kOfficial;
   return config.output.dtype == "bf16" ? checkpoint::SaveDType::kBF16 : checkpoint::SaveDType::kSource;
 }
 

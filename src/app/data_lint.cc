@@ -1,6 +1,7 @@
 // temper data lint: what would train nonsense, with place and remedy; exit code 2 if there is any error.
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -26,6 +27,15 @@ std::string_view severity_name(data::Severity severity) {
   return severity == data::Severity::kError ? "error" : "warning";
 }
 
+// The two parts of "file:line"; line 0 of a place that has none.
+int64_t line_of(const std::string& origin) {
+  const size_t colon = origin.rfind(':');
+  return colon == std::string::npos ? 0 : std::atoll(origin.c_str() + colon + 1);
+}
+std::string file_of(const std::string& origin) {
+  return line_of(origin) > 0 ? origin.substr(0, origin.rfind(':')) : origin;
+}
+
 // Prints findings, so many of a rule, and keeps them all for --json.
 class FindingPrinter {
  public:
@@ -40,7 +50,8 @@ class FindingPrinter {
     if (count == max_findings_ + 1 && max_findings_ > 0)
       fmt::print("{}: further findings of this rule are counted, not printed (--max-findings, --json)\n", rule.name);
     if (keeps_all_)
-      findings_.push_back({{"place", finding.origin},
+      findings_.push_back({{"file", file_of(finding.origin)},
+                           {"line", line_of(finding.origin)},
                            {"severity", severity_name(finding.severity)},
                            {"rule", rule.name},
                            {"explanation", finding.explanation},

@@ -155,15 +155,17 @@ void Linter::lint_texts(const Record& record, std::span<const Message> messages,
 void Linter::lint_rendered(const Record& record, std::span<const Message> messages, Result& out) const {
   try {
     const size_t num_prompt = record.messages.empty() ? 0 : record.num_prompt_messages;
+    EncodedConversation longest;  // of the examples that the conversation makes
     for (const auto& part : conversation_parts(messages, options_.conversation, num_prompt)) {
       const auto spans = render_conversation(messages.first(part.num_messages), options_.conversation, record.origin,
                                              part.num_untrained);
       if (!options_.tokenizer) continue;
-      const EncodedConversation encoded = encode_spans(spans, *options_.tokenizer);
+      EncodedConversation encoded = encode_spans(spans, *options_.tokenizer);
       out.num_tokens += static_cast<int64_t>(encoded.tokens.size());
       out.num_trained_tokens += std::count(encoded.trained.begin(), encoded.trained.end(), uint8_t{1});
-      lint_length(encoded, out.findings);
+      if (encoded.tokens.size() > longest.tokens.size()) longest = std::move(encoded);
     }
+    lint_length(longest, out.findings);
   } catch (const Error& error) {
     out.findings.add(LintRule::kNotRenderable, without_origin(error.what(), record.origin));
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "data/mojibake.h"
 #include "data/special_tokens.h"
@@ -13,11 +14,23 @@ namespace {
 
 // What other models' templates write between messages; in a record's text it was left over from one.
 constexpr std::string_view kForeignMarks[] = {
-    "<|im_start|>",        "<|im_end|>",        "<|endoftext|>", "<|eot_id|>",      "<|end|>",
-    "<|start_header_id|>", "<|end_header_id|>", "[/INST]",       "<start_of_turn>", "<end_of_turn>"};
+    "<|im_start|>",        "<|im_end|>",        "<|endoftext|>",   "<|eot_id|>",    "<|end|>",
+    "<|start_header_id|>", "<|end_header_id|>", "<|User|>",        "<|Assistant|>", "<|begin_of_sentence|>",
+    "<|end_of_sentence|>", "[/INST]",           "<start_of_turn>", "<end_of_turn>"};
 
 // A tag of thoughts is written by the format too, yet people may speak of it.
 bool is_think_tag(std::string_view mark) { return mark == kThink || mark == kEndThink; }
+
+// A text of the form <｜...｜>, as of other models of DeepSeek: <｜tool▁calls▁begin｜>.
+std::optional<std::string_view> find_deepseek_mark(std::string_view text) {
+  constexpr std::string_view kBegin = "<｜", kEnd = "｜>";
+  constexpr size_t kLongest = 64;
+  for (size_t at = text.find(kBegin); at != text.npos; at = text.find(kBegin, at + 1)) {
+    const size_t end = text.substr(at, kLongest).find(kEnd, kBegin.size());
+    if (end != text.npos) return text.substr(at, end + kEnd.size());
+  }
+  return std::nullopt;
+}
 
 // The first character of a kind, and how many there are.
 struct Sighting {
@@ -85,15 +98,15 @@ TextLinter::TextLinter(const Tokenizer* tokenizer) {
   }
 }
 
+// The first mark; a tag of thoughts only if there is no other.
 std::string_view TextLinter::find_mark(std::string_view text) const {
   std::vector<AddedTokenFinder::Stretch> stretches;
   marks_.cut(text, stretches);
   std::string_view found;
   for (const auto& stretch : stretches) {
-    if (stretch.id < 0) continue;
-    if (found.empty() || is_think_tag(found)) found = stretch.text;
+    if (stretch.id >= 0 && (found.empty() || is_think_tag(found))) found = stretch.text;
   }
-  return found;
+  return found.empty() || is_think_tag(found) ? find_deepseek_mark(text).value_or(found) : found;
 }
 
 void TextLinter::check_marks(const LintText& text, LintFindings& findings) const {

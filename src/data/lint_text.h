@@ -21,7 +21,8 @@ struct LintText {
 // Looks for the rules control-token, foreign-template, hidden-character, control-character, mojibake and think-tags.
 class TextLinter {
  public:
-  // The marks of the V4 format, and the added tokens of the tokenizer if there is one.
+  // The marks of the V4 format, whatever has the form <｜...｜> of DeepSeek's special tokens, and the added tokens of
+  // the tokenizer if there is one.
   explicit TextLinter(const Tokenizer* tokenizer);
 
   // One finding per rule and text, with the first place. The text must be UTF-8.

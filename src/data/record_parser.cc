@@ -142,7 +142,7 @@ class RecordBuilder {
   // What stands at the record's top and belongs to its system message.
   void finish_conversation(object line, const std::vector<std::string_view>& names) {
     if (RecordFields::member(line, "functions")) fields_.unsupported("\"functions\" is not read: write it as tools");
-    for (const std::string_view name : names) {
+    for (const std::string_view name : options_.with_remarks ? names : std::vector<std::string_view>()) {
       if (const auto meant = nearest_name(name, kRecordFields); !meant.empty() && meant != name)
         reader_.remark(RemarkKind::kUnknownField,
                        fmt::format("the record has the field \"{}\"; is it \"{}\"?", name, meant));

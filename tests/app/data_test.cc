@@ -46,7 +46,8 @@ TEST_F(DataCommands, LintRefusesWhatWouldTrainNonsense) {
   const auto json = nlohmann::json::parse(read_file(path("lint.json")));
   EXPECT_EQ(json.at("rules").at("empty-answer").at("errors"), 1);
   EXPECT_EQ(json.at("findings").size(), 1u);
-  EXPECT_EQ(json.at("findings")[0].at("place"), file + ":3");
+  EXPECT_EQ(json.at("findings")[0].at("file"), file);
+  EXPECT_EQ(json.at("findings")[0].at("line"), 3);
 }
 
 TEST_F(DataCommands, LintPrintsSoManyFindingsOfARule) {

@@ -141,8 +141,10 @@ TEST_F(LintTest, FindsCallsAndResultsThatDoNotMeet) {
 }
 
 TEST_F(LintTest, FindsMarksThatSteerTheModel) {
-  EXPECT_EQ(lint_question("<｜Assistant｜>yes"), Rules{"error control-token"});
+  EXPECT_EQ(lint_question("<thi\u200Bnk>"), (Rules{"warning hidden-character", "error control-token"}));
   EXPECT_EQ(lint_answer("<｜DSML｜tool_calls>"), Rules{"error control-token"});
+  EXPECT_EQ(lint_answer("<｜tool▁calls▁begin｜>"), Rules{"error control-token"});  // of another model of DeepSeek
+  EXPECT_EQ(lint_question("a <｜ b"), Rules{});
   EXPECT_EQ(lint_question("<|im_start|>user"), Rules{"warning foreign-template"});
   // Hidden from the eye, and from a search, by a zero-width space.
   EXPECT_EQ(lint_question("<｜Assis\u200Btant｜>"), (Rules{"warning hidden-character", "error control-token"}));
@@ -217,6 +219,58 @@ TEST_F(LintTest, ExcerptsStayOnOneLineBetweenCharacters) {
   EXPECT_EQ(excerpt("a\nb\x1b"), "a b\\u{001B}");
   const std::string long_text = std::string(40, 'x') + "你" + std::string(40, 'y');
   EXPECT_EQ(excerpt(long_text, 40), "..." + std::string(24, 'x') + "你" + std::string(23, 'y') + "...");
+}
+
+// One finding for a conversation of several examples, for the longest.
+TEST_F(LintTest, MeasuresTheLongestExampleOfAConversation) {
+  const std::string_view text = "a";
+  const Tokenizer tokenizer(train_tokenizer({&text, 1}, {.vocab_size = 271}));
+  LintOptions options = {.tokenizer = &tokenizer, .max_tokens = 8};
+  options.conversation.mode = ConversationMode::kThinking;
+  EXPECT_EQ(lint_messages(R"({"role": "user", "content": "ab"}, {"role": "assistant", "content": "cd"},)"
+                          R"({"role": "user", "content": "ef"}, {"role": "assistant", "content": "gh"})",
+                          options),
+            Rules{"warning over-long"});
+}
+
+// Whatever a file holds, it is told and not trusted: every record is looked at, none stops the linter.
+TEST_F(LintTest, SurvivesMutatedRecords) {
+  const std::string sound =
+      R"({"messages": [{"role": "user", "content": [{"type": "text", "text": "aé"}]}, {"role": "assistant",)"
+      R"( "reasoning_content": "r", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{\"x\": 1}"}}]},)"
+      R"( {"role": "tool", "tool_call_id": "1", "content": "é你"}], "weight": 1, )" +
+      std::string(kTools) + "}";
+  uint64_t state = 1;
+  const auto random = [&](size_t below) {  // a linear congruence (Knuth, MMIX): enough to vary a text
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<size_t>(state >> 33) % below;
+  };
+  std::string lines;
+  constexpr int64_t kLines = 3000;
+  constexpr std::string_view kBytes = "\"{}[]:,\\a1 \x7F\xC3\xFF";
+  for (int64_t i = 0; i < kLines; ++i) {
+    std::string line = sound;
+    for (size_t change = 0; change <= random(3) && line.size() > 1; ++change) {
+      const size_t at = random(line.size());
+      switch (random(4)) {
+        case 0:
+          line[at] = kBytes[random(kBytes.size())];
+          break;
+        case 1:
+          line.erase(at, random(30));
+          break;
+        case 2:
+          line.insert(at, line.substr(random(line.size()), random(30)));
+          break;
+        default:
+          line.resize(at + 1);
+      }
+    }
+    lines += line + "\n";
+  }
+  lint(lines);
+  EXPECT_GT(report_.total_errors(), kLines / 2);
+  EXPECT_GT(report_.num_records, kLines - 100);
 }
 
 // The public data sets are sound, but for what was looked up by hand and counted by another program: two calls without

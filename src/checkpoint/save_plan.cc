@@ -137,7 +137,7 @@ class Planner {
     plan_.push_back(std::move(planned));
   }
 
-  // Byte for byte, except that a directory of one dtype has no quantised tensors.
+  // Byte for byte, except that a directory of one dtype has no quantised tensors that can be decoded.
   void carry(const Tensor& tensor) {
     PlannedWeight planned;
     planned.source = &tensor.encoded;
@@ -147,7 +147,7 @@ class Planner {
     } else {
       planned.weight = *tensor.encoded.weight;
       if (tensor.encoded.scale) planned.scale = *tensor.encoded.scale;
-      planned.encoding = tensor.encoded.encoding;
+      if (tensor.problem.empty()) planned.encoding = tensor.encoded.encoding;  // else bytes of unknown meaning
     }
     plan_.push_back(std::move(planned));
   }

@@ -148,6 +148,21 @@ TEST(SaveQuantisedTest, MtpIsCarriedOverWhereTheModelHasNone) {
   EXPECT_FALSE(config_of(plain).contains("quantization_config"));
 }
 
+// The tensors of another drafter mean nothing to this program; they stay as they are in every export.
+TEST(SaveQuantisedTest, AnotherMtpIsCarriedOverAsItIs) {
+  OfficialDir made({});
+  made.tensors().emplace_back("mtp.1.main_proj.weight", FileDType::kF8E4M3, std::vector<int64_t>{8, 16}).at(3) = 0x41;
+  made.tensors().emplace_back("mtp.1.main_proj.scale", FileDType::kF8E8M0, std::vector<int64_t>{1, 1}).at(0) = 120;
+  TempDir dir, out;
+  made.write(dir.path());
+  OfficialModel model(Precision::kFp32, false);
+  load_weights(dir.path(), model.ctx(), model.parameters());
+  save_weights(out.path(), {}, model.ctx(), model.parameters(), {.dtype = SaveDType::kBF16, .source_dir = dir.path()});
+  for (const char* name : {"mtp.1.main_proj.weight", "mtp.1.main_proj.scale"})
+    EXPECT_EQ(contents(out.path()).at(name), contents(dir.path()).at(name));
+  EXPECT_FALSE(config_of(out).contains("quantization_config"));
+}
+
 TEST(SaveQuantisedTest, OfficialFromPlainWeightsFollowsTheRelease) {
   Loaded plain({.fp8 = false, .fp4 = false, .prefix = "model.", .mtp = true});
   TempDir from_bf16, from_nothing;

@@ -2,11 +2,13 @@
 #include <fmt/format.h>
 
 #include <iostream>
+#include <map>
 #include <memory>
 
 #include "app/commands.h"
 #include "app/precision.h"
 #include "base/error.h"
+#include "data/conversation_parse.h"
 #include "data/special_tokens.h"
 #include "train/answers.h"
 
@@ -14,9 +16,10 @@ namespace temper::app {
 namespace {
 
 struct GenerateArguments {
-  std::filesystem::path model_dir, messages;
+  std::filesystem::path model_dir, messages, prose;
   std::string prompt, system;
-  bool raw = false;
+  bool raw = false, thinking = false;
+  data::ReasoningEffort effort = data::ReasoningEffort::kNone;
   int64_t context = 2048;
   rollout::GenerateOptions options;
   layers::Precision precision = layers::Precision::kFp32;
@@ -31,8 +34,27 @@ std::unique_ptr<train::Inference> open(const GenerateArguments& arguments, int64
   return std::make_unique<train::Inference>(options);
 }
 
+data::ConversationOptions conversation_options(const GenerateArguments& arguments) {
+  data::ConversationOptions options;
+  options.mode = arguments.thinking ? data::ConversationMode::kThinking : data::ConversationMode::kChat;
+  options.effort = arguments.effort;
+  options.prose = arguments.prose.empty() ? data::ProseBlocks::of_model(arguments.model_dir)
+                                          : data::ProseBlocks::read(arguments.prose);
+  return options;
+}
+
+// The messages before the first question.
+std::vector<data::Message> opening(const GenerateArguments& arguments) {
+  if (arguments.system.empty()) return {};
+  return {{.role = "system", .content = arguments.system}};
+}
+
 std::vector<std::vector<data::Message>> conversations(const GenerateArguments& arguments) {
-  if (arguments.messages.empty()) return {{{.role = "user", .content = arguments.prompt}}};
+  if (arguments.messages.empty()) {
+    std::vector<data::Message> messages = opening(arguments);
+    messages.push_back({.role = "user", .content = arguments.prompt});
+    return {messages};
+  }
   std::vector<std::vector<data::Message>> out;
   data::for_each_record(arguments.messages,
                         [&](data::Record&& record) { out.push_back(data::record_messages(record)); });
@@ -47,8 +69,9 @@ std::vector<std::vector<int32_t>> encode(const GenerateArguments& arguments, con
     if (const auto bos = tokenizer.token_id(data::kBos)) prompts[0].insert(prompts[0].begin(), *bos);
     return prompts;
   }
+  const data::ConversationOptions options = conversation_options(arguments);
   for (const auto& messages : conversations(arguments))
-    prompts.push_back(data::encode_prompt(messages, {}, tokenizer, "prompt"));
+    prompts.push_back(data::encode_prompt(messages, options, tokenizer, "prompt"));
   return prompts;
 }
 
@@ -58,6 +81,9 @@ void generate(const GenerateArguments& arguments) {
   }
   if (arguments.raw && !arguments.messages.empty()) {
     fail(ErrorCode::kInvalidArgument, "--raw continues a text; it goes with --prompt, not with --messages");
+  }
+  if (!arguments.system.empty() && (arguments.raw || !arguments.messages.empty())) {
+    fail(ErrorCode::kInvalidArgument, "--system goes with --prompt; a file of messages has its own, --raw has none");
   }
   const data::Tokenizer tokenizer = data::Tokenizer::load(arguments.model_dir);
   const std::vector<std::vector<int32_t>> prompts = encode(arguments, tokenizer);
@@ -69,18 +95,25 @@ void generate(const GenerateArguments& arguments) {
   for (const std::string& answer : inference->answer(prompts, arguments.options)) fmt::print("{}\n", answer);
 }
 
+// The answer as a message of the conversation: its reasoning and calls apart; whole as content where it is malformed.
+data::Message to_message(const std::string& answer, data::ConversationMode mode) {
+  auto parsed = data::parse_completion(data::split_special(answer + std::string(data::kEos)), mode);
+  if (parsed.problem.empty()) return std::move(parsed.message);
+  return {.role = "assistant", .content = answer};
+}
+
 void chat(const GenerateArguments& arguments) {
+  const data::ConversationOptions conversation = conversation_options(arguments);
   const auto inference = open(arguments, 1, arguments.context);
-  std::vector<data::Message> messages;
-  if (!arguments.system.empty()) messages.push_back({.role = "system", .content = arguments.system});
+  std::vector<data::Message> messages = opening(arguments);
   fmt::print("Write a line to talk; /new starts again, /quit or end of input leaves.\n");
   rollout::GenerateOptions options = arguments.options;
   for (std::string line; fmt::print("> "), std::fflush(stdout), std::getline(std::cin, line);) {
     if (line == "/quit") break;
-    if (line == "/new") messages.resize(arguments.system.empty() ? 0 : 1);
+    if (line == "/new") messages = opening(arguments);
     if (line.empty() || line == "/new") continue;
     messages.push_back({.role = "user", .content = line});
-    const auto prompt = data::encode_prompt(messages, {}, inference->tokenizer(), "chat");
+    const auto prompt = data::encode_prompt(messages, conversation, inference->tokenizer(), "chat");
     const int64_t room = arguments.context - static_cast<int64_t>(prompt.size());
     if (room <= 0) {
       fail(ErrorCode::kBudget, "the conversation has {} tokens and --context allows {}; start again with /new",
@@ -88,11 +121,12 @@ void chat(const GenerateArguments& arguments) {
     }
     const std::string answer = inference->answer({prompt}, options).front();
     fmt::print("{}\n", answer);
-    // An empty answer cannot be part of a conversation: the question is taken back.
-    if (answer.empty()) {
+    data::Message message = to_message(answer, conversation.mode);
+    // An answer without content or calls cannot be part of a conversation: the question is taken back.
+    if (message.content.empty() && message.tool_calls.empty()) {
       messages.pop_back();
     } else {
-      messages.push_back({.role = "assistant", .content = answer});
+      messages.push_back(std::move(message));
     }
     ++options.seed;  // another draw for the next turn
   }
@@ -111,12 +145,28 @@ void add_sampling(CLI::App& command, GenerateArguments& arguments) {
   add_precision(command, arguments.precision);
 }
 
+void add_conversation(CLI::App& command, GenerateArguments& arguments) {
+  command.add_option("--system", arguments.system, "system message");
+  CLI::Option* thinking = command.add_flag("--thinking", arguments.thinking, "thinking mode: reason, then answer");
+  using data::ReasoningEffort;
+  const std::map<std::string, ReasoningEffort> efforts = {{"none", ReasoningEffort::kNone},
+                                                          {"low", ReasoningEffort::kLow},
+                                                          {"high", ReasoningEffort::kHigh},
+                                                          {"max", ReasoningEffort::kMax}};
+  command.add_option("--effort", arguments.effort, "of thinking (default none)")
+      ->transform(CLI::CheckedTransformer(efforts))
+      ->needs(thinking);
+  command.add_option("--prose", arguments.prose,
+                     "file with the model's blocks of prose (tools, response format, effort); default: DIR/encoding/");
+}
+
 }  // namespace
 
 void add_generate(CLI::App& app) {
   auto arguments = std::make_shared<GenerateArguments>();
   CLI::App* command = app.add_subcommand("generate", "answer a prompt, or every conversation of a file");
   add_sampling(*command, *arguments);
+  add_conversation(*command, *arguments);
   command->add_option("--prompt", arguments->prompt, "what the user says");
   command->add_option("--messages", arguments->messages, "JSONL of conversations that end with a user's message");
   command->add_flag("--raw", arguments->raw, "continue the prompt as a text, without the conversation format");
@@ -127,7 +177,7 @@ void add_chat(CLI::App& app) {
   auto arguments = std::make_shared<GenerateArguments>();
   CLI::App* command = app.add_subcommand("chat", "talk with a model, line by line");
   add_sampling(*command, *arguments);
-  command->add_option("--system", arguments->system, "system message");
+  add_conversation(*command, *arguments);
   command->add_option("--context", arguments->context, "longest conversation in tokens (default 2048)")
       ->check(CLI::PositiveNumber);
   command->callback([arguments] { chat(*arguments); });

@@ -83,8 +83,9 @@ ProseBlocks ProseBlocks::of_model(const fs::path& model_dir, const ProseHashes& 
   } else {
     for (Entry& entry : blocks.entries_)
       entry.problem = fmt::format(
-          "{} is not there; copy the folder encoding/ of the released model to it, or name a "
-          "file of prose blocks",
+          "{} is not there; copy the folder encoding/ of the released model to its place, or name a file of prose "
+          "blocks "
+          "(data.prose of a run, --prose of a command)",
           file.string());
   }
   return blocks;

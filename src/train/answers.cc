@@ -72,10 +72,12 @@ void add_to_score(AnswerScore& score, const std::string& expected, const std::st
 
 Answers ask(const AskOptions& options, std::span<const Question> questions) {
   const data::Tokenizer tokenizer = data::Tokenizer::load(options.model_dir);
+  data::ConversationOptions conversation;
+  conversation.prose = data::ProseBlocks::of_model(options.model_dir);
   std::vector<std::vector<int32_t>> prompts;
   int64_t longest = 0;
   for (const Question& question : questions) {
-    prompts.push_back(data::encode_prompt(question.messages, {}, tokenizer, question.origin));
+    prompts.push_back(data::encode_prompt(question.messages, conversation, tokenizer, question.origin));
     longest = std::max(longest, static_cast<int64_t>(prompts.back().size()));
   }
   InferenceOptions inference_options;

@@ -6,6 +6,7 @@
 #include "data/tokenizer_trainer.h"
 #include "data/unseen.h"
 #include "data_test_support.h"
+#include "prose_support.h"
 
 namespace temper::data {
 namespace {
@@ -219,6 +220,24 @@ TEST_F(LintTest, ExcerptsStayOnOneLineBetweenCharacters) {
   EXPECT_EQ(excerpt("a\nb\x1b"), "a b\\u{001B}");
   const std::string long_text = std::string(40, 'x') + "你" + std::string(40, 'y');
   EXPECT_EQ(excerpt(long_text, 40), "..." + std::string(24, 'x') + "你" + std::string(23, 'y') + "...");
+}
+
+TEST_F(LintTest, FindsACallThatALimitCuts) {
+  const std::string_view text = "a";
+  const Tokenizer tokenizer(train_tokenizer({&text, 1}, {.vocab_size = 271}));
+  LintOptions options = {.tokenizer = &tokenizer};
+  options.conversation.prose = stand_in_prose();
+  const std::string record =
+      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "say",)"
+      R"( "tool_calls": [{"name": "f", "arguments": {"x": 1}}]}], )" +
+      std::string(kTools) + "}";
+  EXPECT_EQ(lint(record, options), Rules{});
+  EXPECT_EQ(report_.num_unrendered, 0);
+  const int64_t length = report_.num_tokens;
+  options.max_tokens = length - 2;
+  EXPECT_EQ(lint(record, options), (Rules{"warning over-long", "error cut-tool-call"}));
+  options.max_tokens = length - report_.num_trained_tokens + 2;  // in the words before the call
+  EXPECT_EQ(lint(record, options), Rules{"warning over-long"});
 }
 
 // One finding for a conversation of several examples, for the longest.

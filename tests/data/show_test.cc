@@ -17,6 +17,7 @@ class ShowTest : public DataTest {
   Example example(std::string_view record, ConversationMode mode = ConversationMode::kChat) {
     ReadOptions options;
     options.conversation.mode = mode;
+    options.when_untrained = UntrainedExample::kKeep;
     ReadReport report;
     const auto examples = record_examples(read_record(write("x.jsonl", record), {}, 1), tokenizer_, options, report);
     EXPECT_EQ(examples.size(), 1u);
@@ -43,6 +44,12 @@ TEST_F(ShowTest, JoinsTheBytesOfACharacterAndSpellsWhatActsOnATerminal) {
   const std::string with_ids = show_tokens(sample, tokenizer_, {.ids = true});
   EXPECT_NE(with_ids.find("\\xC3("), std::string::npos) << with_ids;
   EXPECT_TRUE(with_ids.starts_with("{<｜begin▁of▁sentence｜>}(0){<｜User｜>}(3)")) << with_ids;
+}
+
+TEST_F(ShowTest, ShowsWhatTrainsNothing) {
+  const Example sample = example(R"({"messages": [{"role": "user", "content": "a"}]})");
+  EXPECT_EQ(show_tokens(sample, tokenizer_, {}), "{<｜begin▁of▁sentence｜>}{<｜User｜>}a{<｜Assistant｜>}{</think>}\n");
+  EXPECT_EQ(count_tokens(sample, tokenizer_).num_trained, 0);
 }
 
 TEST_F(ShowTest, ColorsAreClosed) {

@@ -166,7 +166,7 @@ std::vector<int32_t> encode_prompt(std::span<const Message> messages, const Conv
 
 std::vector<ConversationPart> conversation_parts(std::span<const Message> messages, const ConversationOptions& options,
                                                  size_t num_untrained) {
-  const std::vector<ConversationPart> whole = {{messages.size(), num_untrained}};
+  std::vector<ConversationPart> whole = {{messages.size(), num_untrained}};
   if (options.mode != ConversationMode::kThinking || !options.drop_thinking || !options.train_on_history) return whole;
   if (std::any_of(messages.begin(), messages.end(), has_tools)) return whole;
   std::vector<ConversationPart> parts;

@@ -19,7 +19,7 @@ std::string python_float(double value) {
   const auto written = [&](std::chars_format format) {
     return std::string(buffer.data(), std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, format).ptr);
   };
-  const std::string scientific = written(std::chars_format::scientific);
+  std::string scientific = written(std::chars_format::scientific);
   const int exponent = std::stoi(scientific.substr(scientific.find('e') + 1));
   if (exponent < -4 || exponent >= 16) return scientific;
   const std::string fixed = written(std::chars_format::fixed);

@@ -100,11 +100,15 @@ bool is_buffer(const std::string& name) {
 }
 
 void print_parameters(const model::Config& config) {
-  const model::Model model(config, {.max_tokens = 1, .train = false});
+  const model::Model model(config, {.max_tokens = 1, .train = false, .mtp = config.num_nextn_predict_layers == 1});
   std::array<int64_t, optim::kNumParameterGroups> by_group{};
-  int64_t total = 0, routed = 0;
+  int64_t total = 0, routed = 0, mtp = 0;
   for (const layers::Parameter* parameter : model.parameters()) {
     if (is_buffer(parameter->name)) continue;
+    if (parameter->name.starts_with("mtp.")) {
+      mtp += parameter->shape.size();
+      continue;
+    }
     by_group[static_cast<size_t>(optim::group_of(parameter->name))] += parameter->shape.size();
     total += parameter->shape.size();
     if (parameter->name.find(".mlp.experts.") != std::string::npos) routed += parameter->shape.size();
@@ -117,6 +121,7 @@ void print_parameters(const model::Config& config) {
   const int64_t idle = routed / config.n_routed_experts * (config.n_routed_experts - config.num_experts_per_tok);
   fmt::print("{:<18} {:>15} parameters, {} of them active for a token (without the input embedding)\n", "all", total,
              total - idle - embedding);
+  if (mtp > 0) fmt::print("{:<18} {:>15} parameters, not among these\n", "prediction block", mtp);
 }
 
 void inspect_directory(const std::filesystem::path& dir) {

@@ -37,7 +37,7 @@ struct ModelOptions {
   bool optimizer = true;  // with train: declare AdamW moments
   bool mtp = false;       // with the multi-token-prediction block ("mtp.0.*")
   IndexerUse indexer = IndexerUse::kFrozen;
-  std::vector<std::string> frozen;  // parameters that are not trained: names, in which * stands for any characters
+  std::vector<std::string> frozen = {};  // parameters that are not trained: names, in which * stands for any characters
   int64_t num_threads = temper::num_threads();  // DeviceInfo::num_threads; sizes the workspace of attention's backward
 };
 

@@ -41,7 +41,7 @@ struct StepParts {
   optim::NormMeter& norm_meter;
   optim::Adamw& adamw;
   double max_grad_norm;  // 0: no clipping
-  AuxiliaryWeights auxiliary;
+  AuxiliaryWeights auxiliary = {};
 };
 
 class Step : private parallel::Executor {

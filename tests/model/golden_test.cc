@@ -237,13 +237,22 @@ double difference_norm(const std::vector<double>& a, const std::vector<double>& 
 }
 
 TEST(GoldenFloat32, FastPathAgreesWithFloat64) {
-  const auto exact = golden::make_rig(layers::Precision::kFp64, backend::cpu_reference());
-  const auto fast = golden::make_rig(layers::Precision::kFp32, backend::cpu());
+  ModelOptions options;
+  options.mtp = true, options.indexer = IndexerUse::kTrain;
+  const ExtraLosses extra{.mtp = 0.3, .balance = 0.1, .indexer = 1};
+  const auto exact = golden::make_rig(layers::Precision::kFp64, backend::cpu_reference(), options);
+  const auto fast = golden::make_rig(layers::Precision::kFp32, backend::cpu(), options);
   const auto batch = next_token_batch({golden::tokens()});
   const auto expected_logits = exact->logits(batch);
   EXPECT_LE(difference_norm(fast->logits(batch), expected_logits), 1e-5 * norm(expected_logits));
-  const double expected_loss = exact->loss_and_gradients(batch);
-  EXPECT_NEAR(fast->loss_and_gradients(batch), expected_loss, 1e-5 * expected_loss);
+  const double expected_loss = exact->loss_and_gradients(batch, extra);
+  EXPECT_NEAR(fast->loss_and_gradients(batch, extra), expected_loss, 1e-5 * expected_loss);
+  const auto losses = fast->model().auxiliary_losses(fast->ctx()),
+             expected = exact->model().auxiliary_losses(exact->ctx());
+  for (int64_t l = 0; l < 5; ++l) {
+    EXPECT_NEAR(losses.balance_L[l], expected.balance_L[l], 1e-5) << l;
+    EXPECT_NEAR(losses.indexer_L[l], expected.indexer_L[l], 1e-5 * 29) << l;
+  }
   // A gradient is judged against its own norm, but not more finely than fp32 can sum terms of the size of the whole
   // gradient: the three scales of a hyper-connection are sums that nearly cancel.
   const double floor = 1e-2 * 28 * 4.731087917683357;

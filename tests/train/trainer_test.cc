@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "checkpoint/weight_source.h"
 #include "data/tokenizer_trainer.h"
 #include "train/tiny.h"
 
@@ -150,6 +151,69 @@ TEST_F(TrainerTest, FineTuningStartsWhereTheBaseEnded) {
                                              "train.objective=sft", "train.steps=2", set("data.train", "pairs.jsonl")}))
                                  .train();
   EXPECT_DOUBLE_EQ(tuned.heldout_before->loss, base.heldout_after->loss);
+}
+
+// The prediction block, the indexer and the router's biases are trained with the model; what is frozen is saved as it
+// was.
+TEST_F(TrainerTest, AuxiliaryLossesFallAndFrozenTensorsStay) {
+  Trainer base(config({"train.steps=1", "optimizer.warmup_steps=0", set("output.dir", "base")}));
+  const fs::path base_dir = base.train().model_dir;
+  const std::vector<std::string> overrides = {"model.config=\"\"",
+                                              "model.path=\"" + base_dir.string() + "\"",
+                                              "train.steps=12",
+                                              "train.mtp_weight=0.3",
+                                              "train.balance_weight=0.01",
+                                              "train.indexer=train",
+                                              "train.bias_update_speed=0.25",
+                                              "train.freeze=[\"model.embed_tokens.weight\", \"*.sinks\"]",
+                                              set("output.dir", "tuned")};
+  Trainer trainer(config(overrides));
+  const fs::path tuned_dir = trainer.train().model_dir;
+  const auto lines = read_lines(dir_ / "tuned" / "metrics.jsonl");
+  std::vector<Json> steps;
+  for (const Json& line : lines)
+    if (line.contains("loss")) steps.push_back(line);
+  ASSERT_EQ(steps.size(), 12u);
+  for (const char* loss : {"loss", "mtp_loss", "indexer_loss"})
+    EXPECT_LT(steps.back()[loss].get<double>(), steps.front()[loss].get<double>()) << loss;
+  EXPECT_GE(steps.back()["balance_loss"].get<double>(), 1);
+  EXPECT_GE(steps.back()["expert_overload"].get<double>(), 1);
+
+  const checkpoint::WeightSource before(base_dir), after(tuned_dir);
+  EXPECT_EQ(before.mtp_kind(), checkpoint::MtpKind::kV4);
+  std::map<std::string, int> unchanged, total;
+  for (const auto& tensor : after.tensors()) {
+    const auto old = before.tensors_of(tensor.name->parameter);
+    ASSERT_FALSE(old.empty()) << tensor.stored_name();
+    if (old.size() != 1) continue;  // experts
+    const auto& a = *tensor.encoded.weight;
+    const auto& b = *old.front()->encoded.weight;
+    ++total[a.name];
+    unchanged[a.name] += std::equal(a.data, a.data + a.num_bytes(), b.data, b.data + b.num_bytes());
+  }
+  const auto is_unchanged = [&](std::string_view part) {
+    int found = 0, same = 0;
+    for (const auto& [name, count] : total)
+      if (name.find(part) != name.npos) found += count, same += unchanged[name];
+    EXPECT_GT(found, 0) << part;
+    return same == found ? "all" : same == 0 ? "none" : "some";
+  };
+  EXPECT_STREQ(is_unchanged("embed"), "all");
+  EXPECT_STREQ(is_unchanged("attn_sink"), "all");
+  EXPECT_STREQ(is_unchanged("indexer"), "none");
+  EXPECT_STRNE(is_unchanged("gate.bias"), "all");
+  EXPECT_STREQ(is_unchanged("mtp.0.e_proj"), "none");
+}
+
+TEST_F(TrainerTest, WarmUpOfTheIndexerTrainsNothingElse) {
+  Trainer base(config({"train.steps=1", "optimizer.warmup_steps=0", set("output.dir", "base")}));
+  const fs::path base_dir = base.train().model_dir;
+  Trainer trainer(config({"model.config=\"\"", "model.path=\"" + base_dir.string() + "\"", "train.indexer=warm-up",
+                          "train.steps=6", set("output.dir", "tuned")}));
+  trainer.train();
+  const auto lines = read_lines(dir_ / "tuned" / "metrics.jsonl");
+  EXPECT_EQ(lines[1]["loss"], lines[6]["loss"]) << "the model itself must not move";
+  EXPECT_LT(lines[6]["indexer_loss"].get<double>(), lines[1]["indexer_loss"].get<double>());
 }
 
 TEST_F(TrainerTest, EqualRunsAreEqualBitForBit) {

@@ -118,8 +118,9 @@ class Planner {
   void add_part(const Parameter& parameter, const std::string& stored, const TensorName& name, const Tensor* source) {
     PlannedWeight planned;
     planned.from = part_of(parameter.master.defined() ? parameter.master : parameter.value, name);
-    std::vector<int64_t> shape;
-    for (int i = 0; i < planned.from.rank(); ++i) shape.push_back(planned.from.dim(i));
+    const Shape& dims = planned.from.shape;
+    std::vector<int64_t> shape(static_cast<size_t>(dims.rank()));
+    for (int i = 0; i < dims.rank(); ++i) shape[static_cast<size_t>(i)] = dims[i];
     const Format format = choose(parameter, shape, source);
     if (format.encoding != Encoding::kPlain && shape.size() != 2)
       fail(ErrorCode::kInvalidArgument,

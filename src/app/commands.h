@@ -12,6 +12,7 @@ void add_generate(CLI::App& app);
 void add_chat(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_inspect(CLI::App& app);
+void add_convert(CLI::App& app);
 void add_data(CLI::App& app);
 
 }  // namespace temper::app

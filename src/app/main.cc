@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
   temper::app::add_chat(app);
   temper::app::add_eval(app);
   temper::app::add_inspect(app);
+  temper::app::add_convert(app);
   temper::app::add_data(app);
   try {
     app.parse(argc, argv);

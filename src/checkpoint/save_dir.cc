@@ -21,11 +21,6 @@ void check(const std::error_code& error, const char* action, const fs::path& pat
   if (error) fail(ErrorCode::kIo, "cannot {} {}: {}", action, path.string(), error.message());
 }
 
-bool is_weight_file(const std::string& name) {
-  return name == kSingleFileName || name == kIndexFileName ||
-         (name.starts_with("model-") && name.ends_with(".safetensors"));
-}
-
 std::vector<std::string> list(const fs::path& dir) {
   std::error_code error;
   fs::directory_iterator entries(dir, error);
@@ -37,6 +32,11 @@ std::vector<std::string> list(const fs::path& dir) {
 }
 
 }  // namespace
+
+bool is_weight_file(const std::string& name) {
+  return name == kSingleFileName || name == kIndexFileName ||
+         (name.starts_with("model-") && name.ends_with(".safetensors"));
+}
 
 void check_save_dir(const fs::path& dir, bool overwrite) {
   std::error_code error;

@@ -7,6 +7,9 @@
 
 namespace temper::checkpoint {
 
+// Whether a file of this name holds weights of a model, or their index.
+bool is_weight_file(const std::string& name);
+
 class SaveDir {
  public:
   // Creates dir if it is not there, and dir/.saving; refuses as check_save_dir does. What an interrupted save left is

@@ -1,13 +1,17 @@
 #include "app/run_binary.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <thread>
 
 #include "base/check.h"
 
@@ -15,7 +19,15 @@ extern char** environ;
 
 namespace temper::test {
 
-RunResult run_temper(const std::vector<std::string>& arguments) {
+namespace {
+
+// A started program and the end of the pipe that holds its output.
+struct Started {
+  pid_t child = 0;
+  int output = -1;
+};
+
+Started start(const std::vector<std::string>& arguments) {
   const std::string program = std::string(TEMPER_BINARY_DIR) + "/temper";
   std::vector<char*> argv{const_cast<char*>(program.c_str())};
   for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
@@ -35,14 +47,32 @@ RunResult run_temper(const std::vector<std::string>& arguments) {
   close(ends[1]);
   CHECK(error == 0, program, error);
 
+  return {child, ends[0]};
+}
+
+RunResult finish(const Started& started) {
   RunResult result;
   std::array<char, 4096> buffer;
-  for (ssize_t n; (n = read(ends[0], buffer.data(), buffer.size())) > 0;) result.output.append(buffer.data(), n);
-  close(ends[0]);
+  for (ssize_t n; (n = read(started.output, buffer.data(), buffer.size())) > 0;) result.output.append(buffer.data(), n);
+  close(started.output);
   int status = 0;
-  CHECK(waitpid(child, &status, 0) == child);
+  struct rusage usage {};
+  CHECK(wait4(started.child, &status, 0, &usage) == started.child);
   result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  result.peak_bytes = usage.ru_maxrss * 1024;
   return result;
+}
+
+}  // namespace
+
+RunResult run_temper(const std::vector<std::string>& arguments) { return finish(start(arguments)); }
+
+RunResult run_and_kill(const std::vector<std::string>& arguments, const std::function<bool()>& should_kill) {
+  const Started started = start(arguments);
+  while (!should_kill() && waitpid(started.child, nullptr, WNOHANG | WNOWAIT) == 0)
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  kill(started.child, SIGKILL);
+  return finish(started);
 }
 
 TemporaryDirectory::TemporaryDirectory() {

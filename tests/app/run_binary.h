@@ -1,7 +1,9 @@
 // Runs the built temper program as a user would.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -9,10 +11,14 @@ namespace temper::test {
 
 struct RunResult {
   int exit_code = -1;
-  std::string output;  // stdout and stderr together
+  std::string output;      // stdout and stderr together
+  int64_t peak_bytes = 0;  // of memory, pages of mapped files included
 };
 
 RunResult run_temper(const std::vector<std::string>& arguments);
+
+// The same; the program is killed (SIGKILL) once should_kill() says so, which is asked every few milliseconds.
+RunResult run_and_kill(const std::vector<std::string>& arguments, const std::function<bool()>& should_kill);
 
 // A directory of this test's own, empty at the start, removed at the end.
 class TemporaryDirectory {

@@ -2,11 +2,13 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
 #include "checkpoint/tensor_dir.h"
+#include "tensor/dtype.h"
 
 namespace temper::checkpoint {
 namespace {
@@ -139,6 +141,40 @@ void write_file_with_hole(const std::filesystem::path& path, const std::vector<T
   std::filesystem::resize_file(path, sizeof length + length + static_cast<uint64_t>(end));
 }
 
+// Valid elements of a tensor.
+std::string fill(const TensorInfo& tensor, int64_t num_experts, bool full_range, uint32_t& state) {
+  std::string bytes;
+  for (int64_t i = 0; i < tensor.size(); ++i) {
+    state = state * 1664525u + 1013904223u;
+    const uint32_t random = state >> 8;
+    const float number = static_cast<float>(random % 20011) / 10007 - 1;
+    const auto put = [&](const auto& value) { bytes.append(reinterpret_cast<const char*>(&value), sizeof value); };
+    switch (tensor.dtype) {
+      case FileDType::kI64:
+        put(static_cast<int64_t>(random) % num_experts);
+        break;
+      case FileDType::kF32:
+        put(number);
+        break;
+      case FileDType::kBF16:
+        put(bf16(number));
+        break;
+      case FileDType::kF8E4M3: {
+        const bool is_first = i % tensor.shape[1] % 128 == 0 && i / tensor.shape[1] % 128 == 0;
+        const uint32_t code = random % 127 | (random >> 10 & 1) << 7;
+        put(static_cast<uint8_t>(full_range && is_first ? 0x7E : code));
+        break;
+      }
+      case FileDType::kI8:
+        put(static_cast<uint8_t>(full_range && i % 16 == 0 ? 0xF0 | random % 16 : random % 256));
+        break;
+      default:  // scales from 2^-12 to 2^-5
+        put(static_cast<uint8_t>(115 + random % 8));
+    }
+  }
+  return bytes;
+}
+
 }  // namespace
 
 Release flash() {
@@ -147,6 +183,8 @@ Release flash() {
 Release pro() {
   return {"Pro", 129280, 7168, 61, 128, 512, 1536, 16, 1024, 64, 128, 1024, 384, 6, 3072, 3, 4, 128, 2.5, 64};
 }
+
+Release tiny() { return {"Tiny", 64, 64, 4, 2, 64, 32, 2, 32, 2, 64, 4, 4, 2, 32, 1, 4, 0, 1.5, 1}; }
 
 std::string config_json(const Release& r) {
   nlohmann::ordered_json json = {
@@ -209,6 +247,22 @@ std::string config_json(const Release& r) {
 }
 
 std::vector<TensorInfo> release_tensors(const Release& release) { return Lister(release).list(); }
+
+void write_filled(const std::filesystem::path& dir, const Release& release, const std::vector<TensorInfo>& tensors,
+                  bool full_range) {
+  std::vector<TensorInfo> ordered = tensors;
+  std::stable_sort(ordered.begin(), ordered.end(), [](const TensorInfo& a, const TensorInfo& b) {
+    return file_dtype_bytes(a.dtype) > file_dtype_bytes(b.dtype);
+  });
+  SafetensorsWriter writer(dir / std::string(kSingleFileName), ordered);
+  uint32_t state = 1;
+  for (const auto& tensor : ordered) {
+    const std::string bytes = fill(tensor, release.n_routed_experts, full_range, state);
+    writer.write(bytes.data(), static_cast<int64_t>(bytes.size()));
+  }
+  writer.commit();
+  std::ofstream(dir / "config.json") << config_json(release);
+}
 
 bool write_sparse(const std::filesystem::path& dir, const Release& release, const std::vector<TensorInfo>& tensors) {
   nlohmann::json index;

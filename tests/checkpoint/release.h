@@ -21,6 +21,7 @@ struct Release {
 };
 Release flash();
 Release pro();
+Release tiny();  // a layer of each kind, of a few kilobytes
 
 std::string config_json(const Release& release);
 
@@ -30,5 +31,10 @@ std::vector<TensorInfo> release_tensors(const Release& release);
 // Writes config.json, the index and num_shards files whose headers are real and whose data are holes. False if the file
 // system has no holes.
 bool write_sparse(const std::filesystem::path& dir, const Release& release, const std::vector<TensorInfo>& tensors);
+
+// Writes model.safetensors with numbers that differ by tensor and element, and config.json. Codes and scales are valid;
+// full_range: each block of codes has one of the largest magnitude, so that its scale follows from its numbers.
+void write_filled(const std::filesystem::path& dir, const Release& release, const std::vector<TensorInfo>& tensors,
+                  bool full_range);
 
 }  // namespace temper::checkpoint

@@ -20,6 +20,7 @@ struct Arguments {
   train::DumpOptions dump;
   layers::Precision precision = layers::Precision::kFp32;
   std::filesystem::path json;
+  std::string mode;  // empty: all, or with --against nothing else
 };
 
 void write_dump(const train::DumpOptions& options) {
@@ -40,7 +41,13 @@ void write_dump(const train::DumpOptions& options) {
   }
 }
 
-void check(const Arguments& arguments) {
+void check(Arguments arguments) {
+  if (arguments.precision == layers::Precision::kFp64)
+    fail(ErrorCode::kInvalidArgument, "--precision fp64 is what fp32 and bf16 are checked against; it is for --dump");
+  arguments.verify.precision = arguments.precision;
+  const bool only_against = arguments.mode.empty() && !arguments.verify.against.empty();
+  arguments.verify.structure = !only_against && arguments.mode != "self";
+  arguments.verify.self = !only_against && arguments.mode != "structure";
   const verify::Report report = verify::run(arguments.verify, [](const std::string& text) {
     fmt::print("{}", text);
     std::fflush(stdout);
@@ -66,6 +73,34 @@ void add_verify(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = app.add_subcommand("verify", "check a checkpoint; or write down what it computes (--dump)");
   command->add_option("DIR", arguments->verify.dir, "model directory (Hugging Face)")->required();
+  command->add_option("--mode", arguments->mode, "structure, self, or all (the default; with --against: nothing else)")
+      ->check(CLI::IsMember({"structure", "self", "all"}));
+  command
+      ->add_option("--against", arguments->verify.against,
+                   "another model directory, or a safetensors file with input_ids.<i> and logits.<i>")
+      ->check(CLI::ExistingPath);
+  command
+      ->add_option("--tokens", arguments->verify.tokens.file,
+                   "JSONL, {\"input_ids\": [...]} a line; else random tokens")
+      ->excludes(command
+                     ->add_option("--num-tokens", arguments->verify.tokens.num_tokens,
+                                  "random tokens (default: "
+                                  "one more than the window and the slowest compressor need)")
+                     ->check(CLI::PositiveNumber));
+  command->add_option("--seed", arguments->verify.tokens.seed, "of the random tokens (default 1)");
+  command->add_option("--memory", arguments->verify.memory_bytes, "most memory to take, e.g. 2GB; files aside")
+      ->transform(CLI::AsSizeValue(false));
+  command
+      ->add_option(
+          "--max-error", arguments->verify.max_error,
+          "gate: relative error of a token's streams after a layer on equal input (default 1e-4; 5e-2 in bf16 and "
+          "against a directory)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--max-kl", arguments->verify.logits.max_kl, "gate: mean KL divergence of logits (default 0.01)")
+      ->check(CLI::NonNegativeNumber);
+  command
+      ->add_option("--min-cosine", arguments->verify.logits.min_cosine, "gate: mean cosine of logits (default 0.999)")
+      ->check(CLI::Range(-1.0, 1.0));
   command->add_option("--json", arguments->json, "write the report for machines to this file");
   add_precision(*command, arguments->precision);
 

@@ -20,7 +20,7 @@ class LayerStructure {
   LayerStructure(int64_t layer, const model::Config& config, Findings& findings);
 
   // Reads a tensor and judges it alone.
-  Statistics add(const Piece& piece);
+  Statistics add(const Weights::Piece& piece);
   // Judges what needs the whole layer: the experts among each other.
   void finish();
 
@@ -37,12 +37,12 @@ class LayerStructure {
   nlohmann::json to_json() const;
 
  private:
-  Statistics add_numbers(const Piece& piece);
-  void add_experts(const Piece& piece, Statistics& total);
-  void check_scale(const Piece& piece);
-  void check_router(const Piece& piece);
-  Statistics check_hash_table(const Piece& piece);
-  void check_vector(const Piece& piece, const Statistics& statistics);
+  Statistics add_numbers(const Weights::Piece& piece);
+  void add_experts(const Weights::Piece& piece, Statistics& total);
+  void check_scale(const Weights::Piece& piece);
+  void check_router(const Weights::Piece& piece);
+  Statistics check_hash_table(const Weights::Piece& piece);
+  void check_vector(const Weights::Piece& piece, const Statistics& statistics);
 
   int64_t layer_;
   const model::Config& config_;

@@ -65,7 +65,8 @@ void StreamedModel::declare_shared(Book& book, model::Model& model, View (&strea
   declare_parameters(book, collapse_parameters(model));
 }
 
-MemoryPlan StreamedModel::plan(const model::Config& config, layers::Precision precision, int64_t num_tokens) {
+MemoryPlan StreamedModel::plan(const Weights& weights, layers::Precision precision, int64_t num_tokens) {
+  const model::Config& config = weights.config();
   layers::MicroBatch tokens;
   tokens.tokens.resize(static_cast<size_t>(num_tokens));
   model::Model model(config, options(precision, tokens));
@@ -86,10 +87,11 @@ MemoryPlan StreamedModel::plan(const model::Config& config, layers::Precision pr
   return out;
 }
 
-StreamedModel::StreamedModel(const backend::Backend& backend, backend::Stream* stream, const model::Config& config,
+StreamedModel::StreamedModel(const backend::Backend& backend, backend::Stream* stream, const Weights& weights,
                              layers::Precision precision, layers::MicroBatch tokens)
-    : tokens_(std::move(tokens)),
-      model_(config, options(precision, tokens_)),
+    : weights_(weights),
+      tokens_(std::move(tokens)),
+      model_(weights.config(), options(precision, tokens_)),
       ctx_{backend.ops, backend.device, stream, layers::act_dtype(precision), layers::acc_dtype(precision)} {
   declare_shared(book_, model_, streams_);
   arena_ = std::make_unique<backend::Arena>(backend.device, book_);
@@ -97,10 +99,10 @@ StreamedModel::StreamedModel(const backend::Backend& backend, backend::Stream* s
   m.main_rotary.prepare(ctx_);
   m.compress_rotary.prepare(ctx_);
   m.layout.upload(ctx_.device, ctx_.stream, tokens_,
-                  layers::make_layout(tokens_.cu_seqlens, config.sliding_window, config.compress_rates()));
+                  layers::make_layout(tokens_.cu_seqlens, config().sliding_window, config().compress_rates()));
 }
 
-void StreamedModel::embed(const Weights& weights) {
+void StreamedModel::embed() {
   // A table of the tokens that occur, and the tokens as rows of it.
   std::map<int32_t, int32_t> row_of;
   for (const int32_t token : tokens_.tokens) row_of.emplace(token, 0);
@@ -112,7 +114,7 @@ void StreamedModel::embed(const Weights& weights) {
   const backend::Arena arena(ctx_.device, book);
   int32_t row = 0;
   for (auto& [token, at] : row_of) {
-    weights.load_rows(ctx_, table_UD.rows(row, row + 1), model_.impl().embedding.name, token, token + 1);
+    weights_.load_rows(ctx_, table_UD.rows(row, row + 1), model_.impl().embedding.name, token, token + 1);
     at = row++;
   }
   std::vector<int32_t> rows;
@@ -121,39 +123,46 @@ void StreamedModel::embed(const Weights& weights) {
   ctx_.ops.embedding_forward(ctx_.stream, streams(), table_UD, row_T);
 }
 
-View StreamedModel::collapse(const Weights& weights) {
-  for (const Parameter* parameter : collapse_parameters(model_)) weights.load(ctx_, *parameter);
+View StreamedModel::collapse() {
+  weights_.load(ctx_, collapse_parameters(model_));
   model_.impl().collapse(ctx_, streams());
   return model_.impl().y_TD.first(num_tokens());
 }
 
-void StreamedModel::logits(const Weights& weights, const View& y_TD, const LogitsBody& body) {
-  const int64_t V = config().vocab_size, chunk = head_rows(config());
-  Book book;
-  View head_CD, logits;
-  book.declare(&head_CD, TensorKind::kParameter, "head rows", dtypes().act, {chunk, config().hidden_size});
-  book.declare(&logits, TensorKind::kScratch, "logits", dtypes().acc, {y_TD.dim(0) * chunk});
-  const backend::Arena arena(ctx_.device, book);
-  for (int64_t begin = 0; begin < V; begin += chunk) {
-    const int64_t count = std::min(chunk, V - begin);
-    weights.load_rows(ctx_, head_CD.first(count), "lm_head.weight", begin, begin + count);
-    const View logits_TC = logits.first(y_TD.dim(0) * count).reshape({y_TD.dim(0), count});
-    ctx_.ops.matmul(ctx_.stream, logits_TC, y_TD, head_CD.first(count).t(), 0);
-    body(begin, logits_TC);
-  }
+Head::Head(StreamedModel& model, const View& y_TD) : model_(model), y_TD_(y_TD) {
+  const int64_t chunk = head_rows(model.config());
+  book_.declare(&head_CD_, TensorKind::kParameter, "head rows", model.dtypes().act,
+                {chunk, model.config().hidden_size});
+  book_.declare(&logits_, TensorKind::kScratch, "logits", model.dtypes().acc, {y_TD.dim(0) * chunk});
+  arena_ = std::make_unique<backend::Arena>(model.ctx().device, book_);
+}
+
+int64_t Head::num_chunks() const { return (model_.config().vocab_size + head_CD_.dim(0) - 1) / head_CD_.dim(0); }
+
+View Head::logits(int64_t chunk) {
+  const int64_t begin = first_id(chunk), T = y_TD_.dim(0);
+  const int64_t count = std::min(head_CD_.dim(0), model_.config().vocab_size - begin);
+  model_.weights().load_rows(model_.ctx(), head_CD_.first(count), "lm_head.weight", begin, begin + count);
+  const View logits_TC = logits_.first(T * count).reshape({T, count});
+  model_.ctx().ops.matmul(model_.ctx().stream, logits_TC, y_TD_, head_CD_.first(count).t(), 0);
+  return logits_TC;
 }
 
 LoadedLayer::LoadedLayer(StreamedModel& model, int64_t layer)
     : model_(model),
       layer_(layer),
-      block_("model.layers." + std::to_string(layer) + ".", model::block_dims(model.config(), layer), model.dtypes()) {
+      prefix_("model.layers." + std::to_string(layer) + "."),
+      block_(prefix_, model::block_dims(model.config(), layer), model.dtypes()) {
   block_.collect(parameters_);
   declare_layer(book_, block_, true, model.num_tokens());
   arena_ = std::make_unique<backend::Arena>(model.ctx().device, book_);
+  model.weights().load(model.ctx(), parameters_);
 }
 
-void LoadedLayer::load(const Weights& weights) {
-  for (const Parameter* parameter : parameters_) weights.load(model_.ctx(), *parameter);
+const View& LoadedLayer::value(std::string_view leaf) const {
+  for (const Parameter* parameter : parameters_)
+    if (parameter->name.ends_with(leaf)) return parameter->value;
+  CHECK(false, prefix_, leaf);
 }
 
 void LoadedLayer::forward(const View& xo_TMD, const View& x_TMD) {

@@ -1,13 +1,12 @@
 // A model of which one part is in memory at a time: the embedding's rows that the tokens need, then a layer after the
 // other, then the head by chunks of vocabulary rows.
 //
-//   StreamedModel model(backend, stream, config, precision, tokens);
-//   model.embed(weights);
-//   for (layer...) { LoadedLayer loaded(model, layer); loaded.load(weights); loaded.forward(out, in); model.swap(); }
-//   model.collapse(weights);  model.logits(weights, [](begin, logits_TC) {...});
+//   StreamedModel model(backend, stream, weights, precision, tokens);
+//   model.embed();
+//   for (layer...) { LoadedLayer loaded(model, layer); loaded.forward(out, in); model.swap(); }
+//   Head head(model, model.collapse());  for (chunk...) head.logits(chunk);
 #pragma once
 
-#include <functional>
 #include <memory>
 
 #include "model/model_impl.h"
@@ -17,20 +16,40 @@ namespace temper::verify {
 
 // Bytes by what they are for.
 struct MemoryPlan {
+  static constexpr int64_t kBufferBytes = int64_t{32} << 20;  // of the reading of weights, and of the program itself
   int64_t shared_bytes = 0;         // streams, positions, rotary tables: as long as the model runs
   int64_t largest_layer_bytes = 0;  // parameters and activations of the largest layer
   int64_t head_bytes = 0;           // a chunk of the head and its logits
-  int64_t peak_bytes() const { return shared_bytes + std::max(largest_layer_bytes, head_bytes); }
+  int64_t extra_bytes = 0;          // what a check needs besides
+  int64_t peak_bytes() const {
+    return shared_bytes + std::max(largest_layer_bytes, head_bytes) + extra_bytes + kBufferBytes;
+  }
+};
+
+class OwnedStream {
+ public:
+  explicit OwnedStream(const backend::DeviceTable& device) : device_(device), stream_(device.stream_create()) {}
+  OwnedStream(const OwnedStream&) = delete;
+  OwnedStream& operator=(const OwnedStream&) = delete;
+  ~OwnedStream() { device_.stream_destroy(stream_); }
+  backend::Stream* get() const { return stream_; }
+
+ private:
+  const backend::DeviceTable& device_;
+  backend::Stream* stream_;
 };
 
 class StreamedModel {
  public:
-  // Allocates what all parts share. The backend and its stream must outlive this; tokens is one packed row.
-  StreamedModel(const backend::Backend& backend, backend::Stream* stream, const model::Config& config,
+  // Allocates what all parts share. The backend, its stream and the weights, which must fit, must outlive this; tokens
+  // is one packed row.
+  StreamedModel(const backend::Backend& backend, backend::Stream* stream, const Weights& weights,
                 layers::Precision precision, layers::MicroBatch tokens);
 
   // What a model on num_tokens tokens would take.
-  static MemoryPlan plan(const model::Config& config, layers::Precision precision, int64_t num_tokens);
+  static MemoryPlan plan(const Weights& weights, layers::Precision precision, int64_t num_tokens);
+
+  const Weights& weights() const { return weights_; }
 
   layers::Ctx& ctx() { return ctx_; }
   const model::Config& config() const { return model_.config(); }
@@ -46,16 +65,14 @@ class StreamedModel {
   void swap() { std::swap(streams_[0], streams_[1]); }
 
   // Fills streams() from the tokens.
-  void embed(const Weights& weights);
+  void embed();
   // y_TD (act): streams() collapsed and normed, what the head reads.
-  View collapse(const Weights& weights);
-  // Logits of y_TD by chunks of the vocabulary: body(first id, logits_TC), values in acc and on the device.
-  using LogitsBody = std::function<void(int64_t begin, const View& logits_TC)>;
-  void logits(const Weights& weights, const View& y_TD, const LogitsBody& body);
+  View collapse();
 
  private:
   static void declare_shared(Book& book, model::Model& model, View (&streams)[2]);
 
+  const Weights& weights_;
   layers::MicroBatch tokens_;
   model::Model model_;
   layers::Ctx ctx_;
@@ -64,22 +81,45 @@ class StreamedModel {
   std::unique_ptr<backend::Arena> arena_;
 };
 
-// A layer with its memory. All its parameters are undefined until load().
+// The output head, a chunk of the vocabulary at a time.
+class Head {
+ public:
+  // y_TD: what StreamedModel::collapse made.
+  Head(StreamedModel& model, const View& y_TD);
+  Head(const Head&) = delete;
+  Head& operator=(const Head&) = delete;
+
+  int64_t num_chunks() const;
+  int64_t first_id(int64_t chunk) const { return chunk * head_CD_.dim(0); }
+  // [T, C] in acc, until the next call.
+  View logits(int64_t chunk);
+
+ private:
+  StreamedModel& model_;
+  View y_TD_, head_CD_, logits_;
+  Book book_;
+  std::unique_ptr<backend::Arena> arena_;
+};
+
+// A main layer with its weights and what its forward pass needs.
 class LoadedLayer {
  public:
   LoadedLayer(StreamedModel& model, int64_t layer);
   LoadedLayer(const LoadedLayer&) = delete;
   LoadedLayer& operator=(const LoadedLayer&) = delete;
 
-  void load(const Weights& weights);
   // xo = layer(x); xo must not alias x.
   void forward(const View& xo_TMD, const View& x_TMD);
   const model::Block& block() const { return block_; }
+  const std::string& prefix() const { return prefix_; }  // of its parameters' names
   const layers::ParameterList& parameters() const { return parameters_; }
+  // The value of the parameter of this name behind the prefix.
+  const View& value(std::string_view leaf) const;
 
  private:
   StreamedModel& model_;
   int64_t layer_;
+  std::string prefix_;
   model::Block block_;
   layers::ParameterList parameters_;
   Book book_;

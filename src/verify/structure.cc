@@ -30,11 +30,12 @@ std::string joined(const std::set<std::string>& words) {
   return out;
 }
 
-std::string kind_of(const Piece& piece) {
+std::string kind_of(const Weights::Piece& piece) {
   std::string_view name = piece.parameter->name;
   for (const std::string_view prefix : {"model.layers.", "mtp."})
     if (name.starts_with(prefix)) name = name.substr(name.find('.', prefix.size()) + 1);
-  const char* part = piece.name.part == Part::kGate ? " (w1)" : piece.name.part == Part::kUp ? " (w3)" : "";
+  const Part stored = piece.tensor->name->part;
+  const char* part = stored == Part::kGate ? " (w1)" : stored == Part::kUp ? " (w3)" : "";
   return std::string(name) + part;
 }
 
@@ -81,6 +82,16 @@ nlohmann::json kinds_json(const std::map<std::string, Kind>& kinds) {
   return out;
 }
 
+// The layer that a message about a tensor names, by its first name.
+int64_t layer_in(const std::string& message, int64_t num_main_layers) {
+  for (const char* prefix : {"layers.", "mtp."}) {
+    const size_t at = message.find(prefix);
+    if (at == std::string::npos) continue;
+    return layer_of((prefix[0] == 'l' ? "model." : "") + message.substr(at), num_main_layers);
+  }
+  return kNoLayer;
+}
+
 }  // namespace
 
 int64_t layer_of(const std::string& parameter, int64_t num_main_layers) {
@@ -94,14 +105,14 @@ int64_t layer_of(const std::string& parameter, int64_t num_main_layers) {
   return kNoLayer;
 }
 
-nlohmann::json check_structure(const model::Config& config, const Weights& weights, Findings& findings,
-                               const Print& print) {
+nlohmann::json check_structure(const Weights& weights, Findings& findings, const Print& print) {
   const double start = now_seconds();
-  for (const Misfit& misfit : weights.misfits())
-    findings.fail(layer_of(misfit.tensor, config.num_hidden_layers), misfit.tensor, misfit.message);
-  std::map<int64_t, std::vector<const Piece*>> by_layer;
-  for (const Piece& piece : weights.pieces())
-    if (piece.is_readable) by_layer[layer_of(piece.parameter->name, config.num_hidden_layers)].push_back(&piece);
+  const model::Config& config = weights.config();
+  for (const std::string& misfit : weights.misfits())
+    findings.fail(layer_in(misfit, config.num_hidden_layers), "weights", misfit);
+  std::map<int64_t, std::vector<const Weights::Piece*>> by_layer;
+  for (const Weights::Piece& piece : weights.pieces())
+    by_layer[layer_of(piece.parameter->name, config.num_hidden_layers)].push_back(&piece);
 
   print(fmt::format("{:<10} {:<8} {:>7} {:>11} {:<14} {:>10} {:>26} {:>17} {:>17}\n", "layer", "attends", "tensors",
                     "size", "stored as", "non-finite", "expert rms: min med max", "router row norms", "router bias"));
@@ -110,13 +121,13 @@ nlohmann::json check_structure(const model::Config& config, const Weights& weigh
   int64_t num_bytes = 0;
   for (const auto& [number, pieces] : by_layer) {
     LayerStructure layer(number, config, findings);
-    for (const Piece* piece : pieces) {
+    for (const Weights::Piece* piece : pieces) {
       const Statistics statistics = layer.add(*piece);
       Kind& kind = kinds[kind_of(*piece)];
       ++kind.num_tensors;
-      kind.encodings.insert(encoding_name(piece->tensor));
+      kind.encodings.insert(encoding_name(piece->tensor->encoded));
       kind.statistics.add(statistics);
-      release(piece->tensor);
+      release(piece->tensor->encoded);
     }
     layer.finish();
     print(layer_line(config, layer));

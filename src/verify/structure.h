@@ -12,7 +12,6 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "model/config.h"
 #include "verify/findings.h"
 #include "verify/weights.h"
 
@@ -22,8 +21,7 @@ namespace temper::verify {
 using Print = std::function<void(const std::string&)>;
 
 // Returns the report for machines: layers, kinds of tensors, bytes and seconds.
-nlohmann::json check_structure(const model::Config& config, const Weights& weights, Findings& findings,
-                               const Print& print);
+nlohmann::json check_structure(const Weights& weights, Findings& findings, const Print& print);
 
 // The layer of a parameter, MTP blocks after the main layers; kNoLayer for the rest.
 int64_t layer_of(const std::string& parameter, int64_t num_main_layers);

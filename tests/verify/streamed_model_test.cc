@@ -42,24 +42,24 @@ TEST_P(StreamedModelTest, ComputesTheLogitsOfTheWholeModel) {
   std::vector<double> expected;
   whole.logits(ctx, 0, 40, expected);
 
-  const Weights weights(dir, whole.parameters());
+  const Weights weights(dir);
   weights.refuse_misfits();
-  StreamedModel model(cpu, stream, config, layers::Precision::kFp32, tokens);
-  model.embed(weights);
+  StreamedModel model(cpu, stream, weights, layers::Precision::kFp32, tokens);
+  model.embed();
   for (int64_t l = 0; l < config.num_hidden_layers; ++l) {
     LoadedLayer layer(model, l);
-    layer.load(weights);
     layer.forward(model.next_streams(), model.streams());
     model.swap();
   }
-  const View y_TD = model.collapse(weights);
   std::vector<float> logits(expected.size());
-  model.logits(weights, y_TD, [&](int64_t begin, const View& logits_TC) {
-    const auto chunk = read(model.ctx(), logits_TC);
+  Head head(model, model.collapse());
+  for (int64_t chunk = 0; chunk < head.num_chunks(); ++chunk) {
+    const View logits_TC = head.logits(chunk);
+    const auto values = read(model.ctx(), logits_TC);
     for (int64_t t = 0; t < 40; ++t)
       for (int64_t c = 0; c < logits_TC.dim(1); ++c)
-        logits[t * config.vocab_size + begin + c] = chunk[t * logits_TC.dim(1) + c];
-  });
+        logits[t * config.vocab_size + head.first_id(chunk) + c] = values[t * logits_TC.dim(1) + c];
+  }
   for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(logits[i], expected[i], 1e-5) << i;
   cpu.device.stream_destroy(stream);
 }

@@ -7,6 +7,8 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "verify/difference.h"
+#include "verify/storage.h"
+#include "verify/streamed_mtp.h"
 #include "verify/weight_difference.h"
 
 namespace temper::verify {
@@ -50,6 +52,29 @@ LayerResult run_layer(StreamedModel& ours, StreamedModel& theirs, const View& sa
   result.same = compare_rows(same_TMD, theirs.next_streams());
   result.own = compare_rows(ours.next_streams(), theirs.next_streams());
   ours.swap(), theirs.swap();
+  return result;
+}
+
+// The same for the MTP blocks, whose results are what the head reads.
+LayerResult run_mtp(StreamedModel& ours, StreamedModel& theirs) {
+  LayerResult result;
+  Storage storage;
+  View want;
+  std::vector<double> their_choice;
+  {
+    LoadedMtp block(theirs);
+    if (block.num_rows() == 0) return result;
+    want = storage.copy(block.forward(theirs.streams()));
+    their_choice = to_doubles(block.mtp().block().choices(block.num_rows()).expert_TK);
+  }
+  LoadedMtp block(ours);
+  result.same = compare_rows(block.forward(theirs.streams()), want);
+  result.num_other_choices = count_other_rows(to_doubles(block.mtp().block().choices(block.num_rows()).expert_TK),
+                                              their_choice, block.num_rows());
+  result.own = compare_rows(block.forward(ours.streams()), want);
+  std::vector<std::string> parameters;
+  for (const layers::Parameter* parameter : block.parameters()) parameters.push_back(parameter->name);
+  result.weights = compare_weights(ours.weights(), theirs.weights(), parameters);
   return result;
 }
 
@@ -155,6 +180,14 @@ nlohmann::json check_against_dir(const Weights& ours, const Weights& theirs, con
     result.name = layer_name(l, ours.config().num_hidden_layers);
     print(line(result));
     judge(result, l, max_error, findings);
+    layers.push_back(to_json(result));
+  }
+
+  if (ours.has_mtp()) {
+    LayerResult result = run_mtp(a, b);
+    result.name = layer_name(ours.config().num_hidden_layers, ours.config().num_hidden_layers);
+    print(line(result));
+    judge(result, ours.config().num_hidden_layers, max_error, findings);
     layers.push_back(to_json(result));
   }
 

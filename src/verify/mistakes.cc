@@ -12,8 +12,6 @@ namespace {
 
 using backend::CompressRanges;
 
-bool is_integral(const View& view) { return view.dtype == DType::kI32 || view.dtype == DType::kI64; }
-
 // A copy with the first and the second half of the last dim exchanged.
 View with_halves_exchanged(Storage& storage, const View& view) {
   const View out = storage.copy(view), original = storage.copy(view);
@@ -44,25 +42,6 @@ void copy_to(const View& out, const View& from) {
 double router_score(double z) { return std::sqrt(z > 20 ? z : std::log1p(std::exp(z))); }
 
 }  // namespace
-
-View Storage::zeros(DType dtype, Shape shape) {
-  blocks_.emplace_back(static_cast<size_t>(std::max<int64_t>(1, shape.size() * dtype_bytes(dtype))));
-  return {blocks_.back().data(), dtype, shape};
-}
-
-View Storage::copy(const View& view) {
-  const View out = zeros(is_integral(view) ? view.dtype : DType::kF64, view.shape);
-  const std::vector<double> values = to_doubles(view);
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (view.dtype == DType::kI32)
-      out.data<int32_t>()[i] = static_cast<int32_t>(values[i]);
-    else if (view.dtype == DType::kI64)
-      out.data<int64_t>()[i] = static_cast<int64_t>(values[i]);
-    else
-      out.data<double>()[i] = values[i];
-  }
-  return out;
-}
 
 std::vector<Mistake> known_mistakes(OpTag<OpId::hc_post_forward>, const OpTable& reference, Storage&, Out, In x_TMD,
                                     In y_TD, In post_TM, In comb_TMM) {

@@ -2,26 +2,14 @@
 // would make of them. An op that differs from the reference and equals such a result has this cause, by evidence.
 #pragma once
 
-#include <deque>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "backend/ops.h"
+#include "verify/storage.h"
 
 namespace temper::verify {
-
-// Host memory for copies of operands; views stay valid as long as it lives.
-class Storage {
- public:
-  // Contiguous, of the view's shape, zero.
-  View zeros(DType dtype, Shape shape);
-  // A contiguous copy in f64; of integers as they are.
-  View copy(const View& view);
-
- private:
-  std::deque<std::vector<std::byte>> blocks_;
-};
 
 struct Mistake {
   std::string text;

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "verify/checked.h"
 #include "verify/invariants.h"
+#include "verify/streamed_mtp.h"
 
 namespace temper::verify {
 namespace {
@@ -50,10 +51,10 @@ class ReferenceLayer {
 };
 
 struct LayerResult {
-  std::string name, attends;
+  std::string name;
   Difference streams;
   OpError worst_op;  // the worst of those that failed, or of all
-  int64_t num_ops = 0, num_ties = 0;
+  int64_t num_ties = 0;
   double seconds = 0;
 };
 
@@ -99,7 +100,7 @@ std::string line(const LayerResult& r) {
                      r.worst_op.error, r.worst_op.allowed, r.num_ties, r.seconds);
 }
 
-nlohmann::json to_json(const LayerResult& r, const std::vector<OpError>& errors, const Invariants& invariants) {
+nlohmann::json layer_json(const LayerResult& r, const std::vector<OpError>& errors, const Invariants& invariants) {
   auto ops = nlohmann::json::object();
   for (const OpError& e : errors)
     ops[op_name(e)] = {{"calls", e.num_calls}, {"error", e.error},   {"allowed", e.allowed},
@@ -133,6 +134,107 @@ std::string not_exercised(const model::Config& config, const layers::HostLayout&
   return out;
 }
 
+// The run of one model, part by part.
+class SelfCheck {
+ public:
+  SelfCheck(const Weights& weights, const layers::MicroBatch& tokens, const SelfOptions& options, Findings& findings,
+            const Print& print)
+      : config_(weights.config()),
+        options_(options),
+        max_error_(options.max_error > 0 ? options.max_error : default_max_error(options.precision)),
+        findings_(findings),
+        print_(print),
+        checked_(options.fast ? *options.fast : backend::cpu()),
+        model_(checked_.backend(), checked_.stream(), weights, options.precision, tokens) {}
+
+  void begin() {
+    print_(not_exercised(config_, model_.layout().host()) + header());
+    model_.embed();
+    report_ops(checked_.errors(), kNoLayer, findings_);
+  }
+
+  void layer(int64_t l) {
+    const double start = now_seconds();
+    LoadedLayer fast(model_, l);
+    expect(fast.parameters());
+    fast.forward(model_.next_streams(), model_.streams());
+    const std::vector<OpError> errors = checked_.errors();
+    ReferenceLayer reference(config_, l, fast, model_.num_tokens());
+    const View want = reference.run(model_.streams(), fast.block(), model_.layout(), model_.rotary(l));
+    const Difference streams = compare_rows(model_.next_streams(), want);
+    report(l, start, streams, errors,
+           measure_invariants(fast.block(), fast.value(".sinks"), config_, l, model_.num_tokens()));
+    backend::cpu_reference().ops.copy(nullptr, model_.streams(), want);
+    expect({});
+  }
+
+  // Begins with the streams behind the last layer, which stay as they are.
+  void mtp() {
+    const double start = now_seconds();
+    LoadedMtp fast(model_);
+    if (fast.num_rows() == 0) return print_("not exercised: the MTP block; no document has two tokens\n");
+    expect(fast.parameters());
+    const View got = fast.forward(model_.streams());
+    const std::vector<OpError> errors = checked_.errors();
+    ReferenceMtp reference(model_, fast);
+    View sink_N;
+    for (const layers::Parameter* p : fast.parameters())
+      if (p->name.ends_with(".sinks")) sink_N = p->value;
+    const int64_t number = config_.num_hidden_layers;
+    report(number, start, compare_rows(got, reference.run(model_.streams())), errors,
+           measure_invariants(fast.mtp().block(), sink_N, config_, number, fast.num_rows()));
+    expect({});
+  }
+
+  void head() {
+    expect({});
+    Head head(model_, model_.collapse());
+    for (int64_t chunk = 0; chunk < head.num_chunks(); ++chunk) head.logits(chunk);
+    report_ops(checked_.errors(), kNoLayer, findings_);
+    const OpError worst = *worst_of(checked_.errors());
+    print_(
+        fmt::format("{:<9} {:>51} {:<26} {:>9.2e} {:>9.2e}\n", "head", "", op_name(worst), worst.error, worst.allowed));
+  }
+
+  nlohmann::json to_json() const {
+    return {{"precision", options_.precision == layers::Precision::kBf16 ? "bf16" : "fp32"},
+            {"tokens", model_.num_tokens()},
+            {"max_error", max_error_},
+            {"layers", layers_}};
+  }
+
+ private:
+  // The next ops belong to a part with these parameters.
+  void expect(const ParameterList& parameters) {
+    checked_.set_parameters(parameters);
+    checked_.reset();
+  }
+
+  void report(int64_t layer, double start, const Difference& streams, const std::vector<OpError>& errors,
+              const Invariants& invariants) {
+    LayerResult result;
+    result.name = layer_name(layer, config_.num_hidden_layers);
+    result.streams = streams;
+    result.worst_op = *worst_of(errors);
+    result.num_ties = checked_.num_ties();
+    result.seconds = now_seconds() - start;
+    report_ops(errors, layer, findings_);
+    report_streams(streams, layer, max_error_, findings_);
+    report_invariants(invariants, layer, findings_);
+    print_(line(result));
+    layers_.push_back(layer_json(result, errors, invariants));
+  }
+
+  const model::Config& config_;
+  const SelfOptions& options_;
+  double max_error_;
+  Findings& findings_;
+  const Print& print_;
+  CheckedBackend checked_;
+  StreamedModel model_;
+  nlohmann::json layers_ = nlohmann::json::array();
+};
+
 }  // namespace
 
 double default_max_error(layers::Precision precision) { return precision == layers::Precision::kBf16 ? 5e-2 : 1e-4; }
@@ -152,6 +254,12 @@ int64_t self_extra_bytes(const Weights& weights, int64_t num_tokens) {
     for (const layers::Parameter* p : list)  // experts are read one at a time
       largest_matrix = std::max(largest_matrix, p->shape.rank() == 3 ? p->shape.size() / p->shape[0] : p->shape.size());
   }
+  if (weights.has_mtp()) {
+    model::Mtp mtp(config, {DType::kF64, DType::kF64});
+    Book book;
+    declare_mtp(book, mtp, false, num_tokens);
+    reference_bytes = std::max(reference_bytes, book.total_bytes());
+  }
   const int64_t streams = num_tokens * config.hc_mult * config.hidden_size;
   // An op's operands and results as the reference holds them, and as they are compared.
   const int64_t op = largest_matrix + 6 * std::max(largest_activation, streams);
@@ -160,49 +268,12 @@ int64_t self_extra_bytes(const Weights& weights, int64_t num_tokens) {
 
 nlohmann::json check_self(const Weights& weights, const layers::MicroBatch& tokens, const SelfOptions& options,
                           Findings& findings, const Print& print) {
-  const model::Config& config = weights.config();
-  const double max_error = options.max_error > 0 ? options.max_error : default_max_error(options.precision);
-  CheckedBackend checked(options.fast ? *options.fast : backend::cpu());
-  StreamedModel model(checked.backend(), checked.stream(), weights, options.precision, tokens);
-  print(not_exercised(config, model.layout().host()));
-  print(header());
-  auto layers = nlohmann::json::array();
-  model.embed();
-  report_ops(checked.errors(), kNoLayer, findings);
-  for (int64_t l = 0; l < config.num_hidden_layers; ++l) {
-    const double start = now_seconds();
-    LoadedLayer fast(model, l);
-    checked.set_parameters(fast.parameters());
-    checked.reset();
-    fast.forward(model.next_streams(), model.streams());
-    LayerResult result;
-    const std::vector<OpError> errors = checked.errors();
-    result.num_ties = checked.num_ties();
-    ReferenceLayer reference(config, l, fast, model.num_tokens());
-    const View want = reference.run(model.streams(), fast.block(), model.layout(), model.rotary(l));
-    result.name = layer_name(l, config.num_hidden_layers);
-    result.streams = compare_rows(model.next_streams(), want);
-    result.worst_op = *worst_of(errors);
-    result.seconds = now_seconds() - start;
-    const Invariants invariants = measure_invariants(fast.block(), fast.value(".sinks"), config, l, model.num_tokens());
-    report_ops(errors, l, findings);
-    report_streams(result.streams, l, max_error, findings);
-    report_invariants(invariants, l, findings);
-    print(line(result));
-    layers.push_back(to_json(result, errors, invariants));
-    backend::cpu_reference().ops.copy(nullptr, model.streams(), want);
-  }
-  checked.set_parameters({});
-  checked.reset();
-  Head head(model, model.collapse());
-  for (int64_t chunk = 0; chunk < head.num_chunks(); ++chunk) head.logits(chunk);
-  report_ops(checked.errors(), kNoLayer, findings);
-  const OpError worst = *worst_of(checked.errors());
-  print(fmt::format("{:<9} {:>51} {:<26} {:>9.2e} {:>9.2e}\n", "head", "", op_name(worst), worst.error, worst.allowed));
-  return {{"precision", options.precision == layers::Precision::kBf16 ? "bf16" : "fp32"},
-          {"tokens", model.num_tokens()},
-          {"max_error", max_error},
-          {"layers", layers}};
+  SelfCheck check(weights, tokens, options, findings, print);
+  check.begin();
+  for (int64_t l = 0; l < weights.config().num_hidden_layers; ++l) check.layer(l);
+  if (weights.has_mtp()) check.mtp();
+  check.head();
+  return check.to_json();
 }
 
 }  // namespace temper::verify

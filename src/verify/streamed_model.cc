@@ -1,7 +1,8 @@
 #include "verify/streamed_model.h"
 
 #include <algorithm>
-#include <map>
+
+#include "verify/streamed_mtp.h"
 
 namespace temper::verify {
 namespace {
@@ -103,24 +104,13 @@ StreamedModel::StreamedModel(const backend::Backend& backend, backend::Stream* s
 }
 
 void StreamedModel::embed() {
-  // A table of the tokens that occur, and the tokens as rows of it.
-  std::map<int32_t, int32_t> row_of;
-  for (const int32_t token : tokens_.tokens) row_of.emplace(token, 0);
-  const int64_t U = static_cast<int64_t>(row_of.size()), D = config().hidden_size;
+  const EmbeddingRows embedding(ctx_, weights_, tokens_.tokens);
   Book book;
-  View table_UD, row_T;
-  book.declare(&table_UD, TensorKind::kParameter, "embedding rows", dtypes().act, {U, D});
+  View row_T;
   book.declare(&row_T, TensorKind::kInput, "embedding row of a token", DType::kI32, {num_tokens()});
   const backend::Arena arena(ctx_.device, book);
-  int32_t row = 0;
-  for (auto& [token, at] : row_of) {
-    weights_.load_rows(ctx_, table_UD.rows(row, row + 1), model_.impl().embedding.name, token, token + 1);
-    at = row++;
-  }
-  std::vector<int32_t> rows;
-  for (const int32_t token : tokens_.tokens) rows.push_back(row_of[token]);
-  ctx_.device.copy_to_device(ctx_.stream, row_T, rows.data());
-  ctx_.ops.embedding_forward(ctx_.stream, streams(), table_UD, row_T);
+  ctx_.device.copy_to_device(ctx_.stream, row_T, embedding.rows().data());
+  ctx_.ops.embedding_forward(ctx_.stream, streams(), embedding.table_UD(), row_T);
 }
 
 View StreamedModel::collapse() {

@@ -59,6 +59,8 @@ class StreamedModel {
   const layers::DeviceLayout& layout() { return model_.impl().layout; }
   const layers::RotaryTable& rotary(int64_t layer) { return model_.impl().rotary(model_.config(), layer); }
 
+  const layers::RotaryTable& main_rotary() { return model_.impl().main_rotary; }  // of layers without a compressor
+
   // Streams [T, M, D]: in front of the next layer, and behind it.
   View streams() const { return streams_[0]; }
   View next_streams() const { return streams_[1]; }

@@ -36,6 +36,14 @@ class Run {
     report_.json["structure"] = check_structure(weights_, report_.findings, print_);
   }
 
+  void say_what_is_left_out() {
+    if (weights_.config().num_nextn_predict_layers == 0 || weights_.has_mtp()) return;
+    report_.findings.note(kNoLayer, "mtp",
+                          weights_.mtp_kind() == checkpoint::MtpKind::kNone
+                              ? "config.json speaks of an MTP block, the files have none"
+                              : "the files have tensors under mtp. that are not V4's block; they were left out");
+  }
+
   void self() {
     const layers::MicroBatch tokens = read_tokens(options_.tokens, weights_.config());
     print_("\nfast path against float64, on equal streams\n");
@@ -58,7 +66,7 @@ class Run {
   void against_file() {
     const LogitFile file(options_.against, weights_.config());
     print_(fmt::format("\nagainst {}\n", options_.against.string()));
-    announce(file.tokens(), [](int64_t) { return 0; });
+    announce(file.tokens(), [&](int64_t T) { return StreamedModel::plan(weights_, options_.precision, T).head_bytes; });
     report_.json["against"] =
         check_against_file(weights_, file, fast(), options_.precision, options_.logits, report_.findings, print_);
   }
@@ -120,6 +128,7 @@ Report run(const Options& options, const Print& print) {
     return run.finish();
   }
   if (options.self || !options.against.empty()) run.weights().refuse_misfits();
+  run.say_what_is_left_out();
   if (options.self) run.self();
   if (std::filesystem::is_directory(options.against)) {
     run.against_dir();

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/run_binary.h"
+#include "base/file.h"
 #include "checkpoint/safetensors.h"
 
 namespace temper::test {
@@ -123,6 +124,32 @@ INSTANTIATE_TEST_SUITE_P(Lines, VerifyBadLine,
                                          BadLine{"{\"input_ids\": [1, 1000000]}", "input_ids[1] is 1000000"},
                                          BadLine{"{\"input_ids\": [1, -100]}", "input_ids[1] is -100"},
                                          BadLine{"{\"input_ids\": [1, 2], \"labels\": [1]}", "1 labels for 2"}));
+
+TEST(VerifyCommand, ChecksADirectoryAndWritesItsReport) {
+  TemporaryDirectory directory;
+  const std::string json = directory.path() / "verify.json";
+  const RunResult result = run_temper({"verify", fixture("sliding"), "--num-tokens", "12", "--json", json});
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_NE(result.output.find("every gate passed"), std::string::npos) << result.output;
+  const auto report = nlohmann::json::parse(read_file(json));
+  EXPECT_TRUE(report["passed"].get<bool>());
+  EXPECT_EQ(report["self"]["layers"].size(), 2u);
+  EXPECT_EQ(report["structure"]["layers"].size(), 3u);
+}
+
+TEST(VerifyCommand, AFailedGateExitsWithTwoAndIsNamed) {
+  const RunResult result =
+      run_temper({"verify", fixture("sliding"), "--mode", "self", "--num-tokens", "12", "--max-error", "1e-12"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_NE(result.output.find("FAILED layer 1, streams: token"), std::string::npos) << result.output;
+}
+
+TEST(VerifyCommand, ComparesWithLogitsOfTransformers) {
+  const RunResult result =
+      run_temper({"verify", fixture("csa_yarn"), "--against", fixture("csa_yarn") / "golden.safetensors"});
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_NE(result.output.find("100.00%"), std::string::npos) << result.output;
+}
 
 }  // namespace
 }  // namespace temper::test

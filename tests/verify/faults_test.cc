@@ -97,12 +97,13 @@ class Faults : public testing::Test {
  protected:
   // Findings of a run of the fixture whose op is wrong in its calls [first, last).
   template <class Function>
-  std::string found(Function* OpTable::*op, Function* wrong, int first, int last) {
+  std::string found(Function* OpTable::*op, Function* wrong, int first, int last,
+                    const std::filesystem::path& dir = fixture("mixed_rate16")) {
     calls = {first, last};
     Backend faulty = backend::cpu();
     faulty.ops.*op = wrong;
     Options options;
-    options.dir = fixture("mixed_rate16");
+    options.dir = dir;
     options.structure = false;
     options.fast = &faulty;
     const Report report = run(options, [](const std::string&) {});
@@ -150,6 +151,20 @@ TEST_F(Faults, AWrongExpertIsFoundWithItsToken) {
                         "index_TK of row 5 is not the reference's choice"));
 }
 
+TEST_F(Faults, AFaultInTheMtpBlockIsFound) {
+  TempDir directory;
+  TinyDir::released().write(directory / "model");
+  EXPECT_THAT(found(&OpTable::hc_post_forward, transposed_comb, 6, 7, directory / "model"),
+              AllOf(HasSubstr("FAILED mtp 0, op hc_post_forward"), HasSubstr("cause: comb is transposed"),
+                    HasSubstr("FAILED mtp 0, streams"), Not(HasSubstr("layer"))));
+}
+
+TEST_F(Faults, AReleasedDirectoryPasses) {
+  TempDir directory;
+  TinyDir::released().write(directory / "model");
+  EXPECT_THAT(found(&OpTable::hc_post_forward, transposed_comb, 0, 0, directory / "model"), IsEmpty());
+}
+
 class RightPath : public testing::TestWithParam<std::tuple<const char*, layers::Precision>> {};
 
 TEST_P(RightPath, PassesEveryGate) {
@@ -158,7 +173,7 @@ TEST_P(RightPath, PassesEveryGate) {
   options.tokens.num_tokens = 50;
   options.precision = std::get<1>(GetParam());
   const Report report = run(options, [](const std::string&) {});
-  EXPECT_THAT(report.findings.to_string(report.num_main_layers), IsEmpty());
+  EXPECT_EQ(report.findings.num_failed(), 0) << report.findings.to_string(report.num_main_layers);
   for (const auto& layer : report.json["self"]["layers"]) EXPECT_GT(layer["cosine"].get<double>(), 0.999);
 }
 

@@ -53,12 +53,13 @@ TinyDir TinyDir::released() {
   auto config = nlohmann::json::parse(read_file(fixture("official_spelling") / "config.json"));
   config["hidden_size"] = 64, config["moe_intermediate_size"] = 32, config["q_lora_rank"] = 32;
   config["head_dim"] = 16, config["o_lora_rank"] = 16, config["compress_ratios"] = {0, 4, 8, 0};
-  config["num_nextn_predict_layers"] = 0, config["index_head_dim"] = 16, config["rope_theta"] = 10000.0;
+  config["num_nextn_predict_layers"] = 1, config["index_head_dim"] = 16, config["rope_theta"] = 10000.0;
   out.config_ = config.dump(2);
   const model::Config parsed = model::parse_config(out.config_, "config.json");
   model::ModelOptions options;
   options.max_tokens = 1;
   options.train = false;
+  options.mtp = true;
   const model::Model model(parsed, options);
   uint64_t id = 0;
   for (const layers::Parameter* parameter : model.parameters()) {

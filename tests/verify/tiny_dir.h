@@ -26,7 +26,7 @@ struct Tensor {
 class TinyDir {
  public:
   // A model as it is released: official names, FP8 projections, FP4 experts; sliding, CSA and HCA layers, the first
-  // routed by token id. Weights are drawn at random.
+  // routed by token id, and an MTP block. Weights are drawn at random.
   static TinyDir released();
   // A directory as it is: official names of transformers or its own.
   static TinyDir read(const std::filesystem::path& dir);

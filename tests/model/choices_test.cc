@@ -188,7 +188,9 @@ TEST(IndexerWarmUp, TrainsTheIndexerAloneWithDenseAttention) {
     for (const layers::Parameter* p : rig->model().parameters()) {
       const bool indexer = p->name.find(".indexer.") != std::string::npos;
       EXPECT_EQ(p->grad.defined(), indexer) << p->name;
-      if (indexer) EXPECT_GT(norm(rig->read(p->grad)), 1e-3) << p->name;
+      if (indexer) {
+        EXPECT_GT(norm(rig->read(p->grad)), 1e-3) << p->name;
+      }
     }
     EXPECT_TRUE(rig->model().choices(rig->ctx()).layers[1].selected_TA.empty());
     // Dense attention: the loss is that of a model whose index_topk covers every entry.

@@ -170,8 +170,9 @@ TEST(GoldenAuxiliary, IndexerLossStopsAtItsInputs) {
     expect_relative(gradient_norm(*rig, "model.layers.3" + indexer, 1), l3, 1e-11, "l3 " + indexer);
   }
   for (const layers::Parameter* p : rig->model().parameters())
-    if (p->trainable && p->name.find(".indexer.") == std::string::npos)
+    if (p->trainable && p->name.find(".indexer.") == std::string::npos) {
       EXPECT_EQ(norm(rig->read(p->grad)), 0) << p->name;
+    }
 }
 
 }  // namespace

@@ -33,7 +33,8 @@ class ProgressLine {
     last_ = progress.seconds;
     const double rate =
         static_cast<double>(progress.bytes_done - progress.bytes_resumed) / std::max(progress.seconds, 1e-3);
-    const double left = rate > 0 ? static_cast<double>(progress.num_bytes - progress.bytes_done) / rate : 0;
+    const double left =
+        rate > 0 ? static_cast<double>(std::max<int64_t>(progress.num_bytes - progress.bytes_done, 0)) / rate : 0;
     fmt::print(stderr, "{}{} of {} tensors, {:.2f} of {:.2f} GB, {:.0f} MB/s, {:.0f} s left{}",
                is_terminal_ ? "\r" : "", progress.tensors_done, progress.num_tensors, gigabytes(progress.bytes_done),
                gigabytes(progress.num_bytes), rate * 1e-6, left, is_terminal_ && !is_last ? "\033[K" : "\n");

@@ -18,6 +18,8 @@ class RandomFile {
 
   // Exactly num_bytes; kCorrupt if the file ends before.
   void read(void* to, int64_t num_bytes, int64_t offset) const;
+  // Long stretches go to the disk at once and leave the page cache: a model of many gigabytes does not push everything
+  // else out of memory, and recycled pages are cheaper than new ones.
   void write(const void* from, int64_t num_bytes, int64_t offset);
   void sync();
 

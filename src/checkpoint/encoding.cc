@@ -159,7 +159,7 @@ std::string detect_encoding(const StoredTensor& weight, const StoredTensor* scal
   const auto expected = scale_shape(tensor.encoding, tensor.shape);
   const std::string wanted =
       fmt::format("{} needs a scale F8_E8M0 or F32 [{}]", is_fp8 ? "FP8" : "packed FP4", fmt::join(expected, ", "));
-  if (!scale) return fmt::format("{} and has no scale; {} named {}", found, wanted, scale_names(weight.name).front());
+  if (!scale) return fmt::format("{} and has no scale; {}", found, wanted);
   const bool is_scale = scale->dtype == FileDType::kF8E8M0 || scale->dtype == FileDType::kF32;
   if (is_scale && scale->shape == expected) return "";
   return fmt::format("{} and its scale {} is {}; {}", found, scale->name, scale->to_string(), wanted);
@@ -170,12 +170,6 @@ EncodedTensor encoded_tensor(const StoredTensor& weight, const StoredTensor* sca
   if (const std::string problem = detect_encoding(weight, scale, tensor); !problem.empty())
     fail(ErrorCode::kCorrupt, "tensor {}", problem);
   return tensor;
-}
-
-std::vector<std::string> scale_names(const std::string& weight) {
-  constexpr std::string_view kWeight = "weight";
-  if (!weight.ends_with(".weight")) return {};
-  return {weight.substr(0, weight.size() - kWeight.size()) + "scale", weight + "_scale_inv", weight + "_scale"};
 }
 
 std::vector<int64_t> stored_shape(Encoding encoding, const std::vector<int64_t>& shape) {

@@ -43,10 +43,6 @@ std::string detect_encoding(const StoredTensor& weight, const StoredTensor* scal
 // The same; throws kCorrupt.
 EncodedTensor encoded_tensor(const StoredTensor& weight, const StoredTensor* scale);
 
-// The names that the scale of a weight may have: X.scale, X.weight_scale_inv and X.weight_scale of X.weight; nothing
-// for a name that does not end so.
-std::vector<std::string> scale_names(const std::string& weight);
-
 // Shapes as stored of a matrix of elements [out, in]. FP4 needs in to be a multiple of 32.
 std::vector<int64_t> stored_shape(Encoding encoding, const std::vector<int64_t>& shape);
 std::vector<int64_t> scale_shape(Encoding encoding, const std::vector<int64_t>& shape);

@@ -2,8 +2,7 @@
 // rest BF16 and F32, with the MTP block. Numbers are random and small enough that the model computes finite things. For
 // measuring what reads such directories: temper convert, temper verify.
 //
-//   make_quantised_model DIR [EXPERTS]     default 64 experts in each of 6 layers and the MTP block: 7.4e9
-//   parameters, 4.2 GB
+//   make_quantised_model DIR [EXPERTS]     default 64 experts in each of 7 layers: 7.4e9 parameters, 4.2 GB
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -151,7 +150,10 @@ class Filler {
       default: {  // experts of a token id: neighbours
         int64_t index = 0;
         const int64_t width = target.info.shape.back();
-        each<int64_t>([&] { return (index / width + index++ % width) % num_experts_; });
+        each<int64_t>([&] {
+          const int64_t at = index++;
+          return (at / width + at % width) % num_experts_;
+        });
       }
     }
     return bytes_;

@@ -241,7 +241,7 @@ double default_max_error(layers::Precision precision) { return precision == laye
 
 int64_t self_extra_bytes(const Weights& weights, int64_t num_tokens) {
   const model::Config& config = weights.config();
-  int64_t reference_bytes = 0, largest_matrix = 0, largest_activation = 0;
+  int64_t reference_bytes = 0, largest_matrix = 0, largest_activation = head_rows(config, num_tokens) * num_tokens;
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     model::Block block("", model::block_dims(config, layer), {DType::kF64, DType::kF64});
     Book book;

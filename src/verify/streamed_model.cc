@@ -10,12 +10,8 @@ namespace {
 using layers::Parameter;
 using layers::ParameterList;
 
-// Elements of the head that are in memory at once; a chunk has at least one row of the vocabulary.
-constexpr int64_t kHeadElements = 1 << 24;
-
-int64_t head_rows(const model::Config& config) {
-  return std::clamp<int64_t>(kHeadElements / config.hidden_size, 1, config.vocab_size);
-}
+// Elements of the head and of its logits that are in memory at once; a chunk has at least one row of the vocabulary.
+constexpr int64_t kHeadElements = 1 << 23;
 
 model::ModelOptions options(layers::Precision precision, const layers::MicroBatch& tokens) {
   model::ModelOptions out;
@@ -83,9 +79,13 @@ MemoryPlan StreamedModel::plan(const Weights& weights, layers::Precision precisi
     declare_layer(book, block, true, num_tokens);
     out.largest_layer_bytes = std::max(out.largest_layer_bytes, book.total_bytes());
   }
-  out.head_bytes =
-      head_rows(config) * (config.hidden_size * dtype_bytes(dtypes.act) + num_tokens * dtype_bytes(dtypes.acc));
+  out.head_bytes = head_rows(config, num_tokens) *
+                   (config.hidden_size * dtype_bytes(dtypes.act) + num_tokens * dtype_bytes(dtypes.acc));
   return out;
+}
+
+int64_t head_rows(const model::Config& config, int64_t num_tokens) {
+  return std::clamp<int64_t>(kHeadElements / (config.hidden_size + num_tokens), 1, config.vocab_size);
 }
 
 StreamedModel::StreamedModel(const backend::Backend& backend, backend::Stream* stream, const Weights& weights,
@@ -120,7 +120,7 @@ View StreamedModel::collapse() {
 }
 
 Head::Head(StreamedModel& model, const View& y_TD) : model_(model), y_TD_(y_TD) {
-  const int64_t chunk = head_rows(model.config());
+  const int64_t chunk = head_rows(model.config(), model.num_tokens());
   book_.declare(&head_CD_, TensorKind::kParameter, "head rows", model.dtypes().act,
                 {chunk, model.config().hidden_size});
   book_.declare(&logits_, TensorKind::kScratch, "logits", model.dtypes().acc, {y_TD.dim(0) * chunk});

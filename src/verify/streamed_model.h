@@ -83,6 +83,9 @@ class StreamedModel {
   std::unique_ptr<backend::Arena> arena_;
 };
 
+// Rows of the vocabulary in a chunk of the head.
+int64_t head_rows(const model::Config& config, int64_t num_tokens);
+
 // The output head, a chunk of the vocabulary at a time.
 class Head {
  public:

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "app/choice.h"
 #include "app/commands.h"
 #include "base/thread.h"
 #include "checkpoint/rewrite.h"
@@ -76,21 +77,20 @@ void add_convert(CLI::App& app) {
       ->required();
   command->add_option("DST", options->destination, "directory to write; an interrupted conversion is taken up")
       ->required();
-  command
-      ->add_option("--dtype", rewrite.dtype,
-                   "bf16 and fp32 decode FP8 and FP4; official: experts FP4, projections FP8; source: as stored")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, RewriteDType>{{"bf16", RewriteDType::kBF16},
-                                                                              {"fp32", RewriteDType::kF32},
-                                                                              {"official", RewriteDType::kOfficial},
-                                                                              {"source", RewriteDType::kSource}}))
-      ->default_str("bf16");
-  command
-      ->add_option("--names", rewrite.style,
-                   "transformers: as save_pretrained; modules: transformers' own, experts stacked; official: the "
-                   "release's (default with --dtype official)")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, NameStyle>{{"transformers", NameStyle::kTransformers},
-                                                                           {"modules", NameStyle::kModules},
-                                                                           {"official", NameStyle::kOfficial}}));
+  add_choice<RewriteDType>(
+      *command, "--dtype", rewrite.dtype,
+      "bf16 (default) and fp32 decode FP8 and FP4; official: experts FP4, projections FP8; source: "
+      "as stored",
+      {{"bf16", RewriteDType::kBF16},
+       {"fp32", RewriteDType::kF32},
+       {"official", RewriteDType::kOfficial},
+       {"source", RewriteDType::kSource}});
+  add_choice<NameStyle>(*command, "--names", rewrite.style,
+                        "transformers: as save_pretrained; modules: transformers' own, experts stacked; official: the "
+                        "release's (default with --dtype official)",
+                        {{"transformers", NameStyle::kTransformers},
+                         {"modules", NameStyle::kModules},
+                         {"official", NameStyle::kOfficial}});
   command->add_option("--allow-missing", rewrite.allow_missing,
                       "regular expression: tensors that SRC may lack, by official or parameter name");
   command->add_option("--max-shard-size", rewrite.max_shard_bytes, "largest file, as 5GB or 500MB")

@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 
 #include <iostream>
-#include <map>
 #include <memory>
 
+#include "app/choice.h"
 #include "app/commands.h"
 #include "app/precision.h"
 #include "base/error.h"
@@ -149,12 +149,11 @@ void add_conversation(CLI::App& command, GenerateArguments& arguments) {
   command.add_option("--system", arguments.system, "system message");
   CLI::Option* thinking = command.add_flag("--thinking", arguments.thinking, "thinking mode: reason, then answer");
   using data::ReasoningEffort;
-  const std::map<std::string, ReasoningEffort> efforts = {{"none", ReasoningEffort::kNone},
-                                                          {"low", ReasoningEffort::kLow},
-                                                          {"high", ReasoningEffort::kHigh},
-                                                          {"max", ReasoningEffort::kMax}};
-  command.add_option("--effort", arguments.effort, "of thinking (default none)")
-      ->transform(CLI::CheckedTransformer(efforts))
+  add_choice<ReasoningEffort>(command, "--effort", arguments.effort, "of thinking (default none)",
+                              {{"none", ReasoningEffort::kNone},
+                               {"low", ReasoningEffort::kLow},
+                               {"high", ReasoningEffort::kHigh},
+                               {"max", ReasoningEffort::kMax}})
       ->needs(thinking);
   command.add_option("--prose", arguments.prose,
                      "file with the model's blocks of prose (tools, response format, effort); default: DIR/encoding/");

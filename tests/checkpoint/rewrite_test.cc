@@ -110,11 +110,12 @@ TEST(RewriteTest, Bf16HoldsTheDecodedNumbersAndKeepsFp32) {
     const WeightSource written(dir);
     for (const auto& tensor : written.tensors()) {
       const FileDType dtype = tensor.encoded.weight->dtype;
-      if (dtype != FileDType::kI64)
-        EXPECT_EQ(dtype, is_kept_in_fp32(tensor.name->parameter) ? FileDType::kF32 : FileDType::kBF16);
+      if (dtype == FileDType::kI64) continue;
+      EXPECT_EQ(dtype, is_kept_in_fp32(tensor.name->parameter) ? FileDType::kF32 : FileDType::kBF16);
     }
-    if (style != NameStyle::kModules)
+    if (style != NameStyle::kModules) {
       EXPECT_THAT(differences(numbers(dir), numbers(source.path())), testing::IsEmpty());
+    }
     const auto config = read_json(dir / "config.json");
     EXPECT_FALSE(config.contains("quantization_config") || config.contains("expert_dtype"));
     EXPECT_EQ(config["torch_dtype"], "bfloat16");
@@ -129,7 +130,9 @@ TEST(RewriteTest, QuantisedDirectoriesComeBack) {
       rewrite(source.path(), wide / "model", options(RewriteDType::kBF16, style));
       rewrite(wide / "model", back / "model", options(RewriteDType::kOfficial));
       EXPECT_THAT(differences(numbers(back / "model"), numbers(source.path())), testing::IsEmpty());
-      if (full_range) EXPECT_THAT(differences(contents(back / "model"), contents(source.path())), testing::IsEmpty());
+      if (full_range) {
+        EXPECT_THAT(differences(contents(back / "model"), contents(source.path())), testing::IsEmpty());
+      }
       const auto config = read_json(back / "model" / "config.json");
       EXPECT_EQ(config["quantization_config"]["fmt"], "e4m3");
       EXPECT_EQ(config["expert_dtype"], "fp4");
@@ -300,8 +303,10 @@ TEST(RewriteTest, AForeignDrafterIsCopiedAsItIs) {
   const RewriteReport report = rewrite(source.path(), out / "model", options(RewriteDType::kBF16));
   EXPECT_GT(report.num_foreign, 2);
   const auto from = contents(source.path()), to = contents(out / "model");
-  for (const auto& [name, bytes] : from)
-    if (is_mtp_name(name)) EXPECT_TRUE(to.contains(name) && to.at(name) == bytes) << name;
+  for (const auto& [name, bytes] : from) {
+    if (!is_mtp_name(name)) continue;
+    EXPECT_TRUE(to.contains(name) && to.at(name) == bytes) << name;
+  }
 }
 
 TEST(RewriteTest, AFullDiskIsFoundBeforehand) {

@@ -139,7 +139,7 @@ std::string make_index(const RewritePlan& plan) {
     }
   nlohmann::ordered_json index;
   index["metadata"] = {{"total_size", total_bytes}};
-  index["weight_map"] = std::move(weight_map);
+  index["weight_map"] = weight_map;
   return index.dump(2) + "\n";
 }
 

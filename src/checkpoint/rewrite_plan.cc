@@ -57,8 +57,8 @@ RewriteAction action_of(const Form& target, const EncodedTensor& source) {
 }
 
 std::vector<int64_t> dims_of(const Shape& shape) {
-  std::vector<int64_t> dims;
-  for (int i = 0; i < shape.rank(); ++i) dims.push_back(shape[i]);
+  std::vector<int64_t> dims(static_cast<size_t>(shape.rank()));
+  for (int i = 0; i < shape.rank(); ++i) dims[static_cast<size_t>(i)] = shape[i];
   return dims;
 }
 

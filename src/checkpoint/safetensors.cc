@@ -119,9 +119,10 @@ std::string TensorInfo::to_string() const {
 
 void release_pages(const StoredTensor& tensor) {
   const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto data = reinterpret_cast<uintptr_t>(tensor.data);
-  const uintptr_t begin = data / page * page, end = data + static_cast<uintptr_t>(tensor.num_bytes());
-  if (end > begin) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);  // a wish: nothing to check
+  const uintptr_t before = reinterpret_cast<uintptr_t>(tensor.data) % page;  // madvise begins at a page
+  auto* begin = const_cast<std::byte*>(tensor.data) - before;
+  const auto num_bytes = static_cast<uintptr_t>(tensor.num_bytes()) + before;
+  if (tensor.num_bytes() > 0) ::madvise(begin, num_bytes, MADV_DONTNEED);  // a wish: nothing to check
 }
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {

@@ -98,6 +98,7 @@ std::vector<A> log_softmax(const std::vector<A>& x) {
   A sum = 0;
   for (const A value : x) sum += std::exp(value - largest);
   std::vector<A> out;
+  out.reserve(x.size());
   for (const A value : x) out.push_back(value - largest - std::log(sum));
   return out;
 }
@@ -119,6 +120,7 @@ void indexer_loss(InOut loss_1, Out dq_TIP, Out dk_CP, Out dw_TI, In q_TIP, In k
     if (rows.empty()) continue;
     const auto pi = teacher(query, key, lse, t, rows, static_cast<A>(attention_scale));
     std::vector<A> score;
+    score.reserve(rows.size());
     for (const int64_t row : rows) score.push_back(index_score(q, k, w, t, row, scale));
     const auto log_rho = log_softmax(score);
     for (size_t i = 0; i < rows.size(); ++i) {

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/lines.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/safetensors.h"
 #include "model/config.h"
@@ -70,15 +71,9 @@ Line parse_line(std::string_view text, int64_t number, int64_t vocab_size, const
 std::vector<Line> read_lines(const std::filesystem::path& path, int64_t vocab_size) {
   const std::string contents = read_file(path);
   std::vector<Line> lines;
-  int64_t number = 0;
-  for (size_t begin = 0; begin < contents.size();) {
-    const size_t end = std::min(contents.find('\n', begin), contents.size());
-    const std::string_view text = std::string_view(contents).substr(begin, end - begin);
-    begin = end + 1;
-    ++number;
-    if (text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+  for_each_line(contents, [&](std::string_view text, int64_t number) {
     lines.push_back(parse_line(text, number, vocab_size, fmt::format("{}:{}", path.string(), number)));
-  }
+  });
   if (lines.empty()) fail(ErrorCode::kInvalidArgument, "{}: no line with input_ids", path.string());
   return lines;
 }

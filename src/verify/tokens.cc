@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/lines.h"
 #include "base/philox.h"
 
 namespace temper::verify {
@@ -46,15 +47,9 @@ layers::MicroBatch read_tokens(const TokenOptions& options, const model::Config&
     batch.cu_seqlens.push_back(static_cast<int32_t>(count));
   } else {
     const std::string contents = read_file(options.file);
-    int64_t number = 0;
-    for (size_t begin = 0; begin < contents.size();) {
-      const size_t end = std::min(contents.find('\n', begin), contents.size());
-      const std::string_view text = std::string_view(contents).substr(begin, end - begin);
-      begin = end + 1;
-      ++number;
-      if (text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    for_each_line(contents, [&](std::string_view text, int64_t number) {
       append_line(batch, text, config.vocab_size, fmt::format("{}:{}", options.file.string(), number));
-    }
+    });
     if (batch.tokens.empty()) fail(ErrorCode::kInvalidArgument, "{}: no line with input_ids", options.file.string());
   }
   batch.targets.assign(batch.tokens.size(), -1);

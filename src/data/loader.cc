@@ -184,6 +184,8 @@ class Loader::State {
       const std::vector<int64_t> row = stream_.next();
       if (row.empty()) break;
       step.micro_batches.push_back(make_micro_batch(examples_, row));
+      step.documents.emplace_back();
+      for (const int64_t index : row) step.documents.back().push_back(&examples_[static_cast<size_t>(index)]);
       const layers::MicroBatch& batch = step.micro_batches.back();
       step.num_tokens += static_cast<int64_t>(batch.tokens.size());
       for (const int32_t target : batch.targets) step.num_trained_tokens += target >= 0;

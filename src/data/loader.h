@@ -36,6 +36,7 @@ struct LoaderPosition {
 // One optimizer step's worth of data.
 struct LoaderStep {
   std::vector<layers::MicroBatch> micro_batches;
+  std::vector<std::vector<const Example*>> documents;  // of each micro-batch, in its order; the loader's own
   int64_t num_tokens = 0;
   int64_t num_trained_tokens = 0;  // positions whose target is not -1
   double epoch = 0;                // epochs read when this step is done

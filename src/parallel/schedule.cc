@@ -19,7 +19,6 @@ std::vector<Instruction> one_rank_step(int64_t num_micro_batches) {
     for (Action action : {Action::kForward, Action::kLoss, Action::kBackward}) instructions.push_back({action, i});
   }
   instructions.push_back({Action::kReduce});
-  instructions.push_back({Action::kUpdate});
   return instructions;
 }
 

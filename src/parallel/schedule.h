@@ -24,8 +24,9 @@ struct Instruction {
 
 std::string describe(const Instruction& instruction);  // "backward of micro-batch 3"
 
-// The step of one rank without a pipeline: F, L, B per micro-batch in order, then reduce and update. Only one
-// micro-batch is alive at a time, so one set of saved activations serves them all.
+// The gradients of a step on one rank without a pipeline: F, L, B per micro-batch in order, then reduce. Only one
+// micro-batch is alive at a time, so one set of saved activations serves them all. The update is a list of its own: the
+// result is judged before it.
 std::vector<Instruction> one_rank_step(int64_t num_micro_batches);
 
 // The one who carries instructions out.

@@ -17,12 +17,17 @@ double count_denominator(const objective::Objective& objective, std::span<const 
   return z;
 }
 
-StepResult Step::run(std::span<const layers::MicroBatch> batches, double learning_rate) {
+bool StepResult::finite() const {
+  return std::isfinite(loss) && std::isfinite(mtp_loss) && std::isfinite(norms.global) && norms.first_nonfinite.empty();
+}
+
+const StepResult& Step::compute(std::span<const layers::MicroBatch> batches, double learning_rate) {
   batches_ = batches;
   result_ = {};
   result_.learning_rate = learning_rate;
   sums_ = {};
   mtp_sum_ = 0;
+  loss_is_finite_ = true;
   num_step_tokens_ = 0;
   for (const layers::MicroBatch& batch : batches) num_step_tokens_ += static_cast<int64_t>(batch.tokens.size());
   instructions_ = parallel::one_rank_step(static_cast<int64_t>(batches.size()));
@@ -43,11 +48,19 @@ StepResult Step::run(std::span<const layers::MicroBatch> batches, double learnin
   return result_;
 }
 
+const StepResult& Step::update() {
+  CHECK(result_.finite(), result_.loss, result_.norms.global);
+  instructions_ = {{Action::kUpdate}};
+  parallel::run(instructions_, *this, position_);
+  return result_;
+}
+
 std::string Step::position() const {
   return position_ < instructions_.size() ? parallel::describe(instructions_[position_]) : "counting the loss weights";
 }
 
 void Step::execute(const parallel::Instruction& instruction) {
+  if (!loss_is_finite_) return;
   const double start = now_seconds();
   switch (instruction.action) {
     case Action::kForward:
@@ -97,12 +110,8 @@ void Step::loss(const layers::MicroBatch& batch) {
   const model::TokenResults results = parts_.model.logprobs(parts_.ctx);
   dlogp_T_.resize(batch.tokens.size());
   const auto sums = parts_.objective.token_weights(batch, results.logp_T, results.best_T, z_, dlogp_T_);
-  if (!std::isfinite(sums.loss)) {
-    fail(ErrorCode::kInvalidArgument,
-         "the loss is {}; the weights were not updated. Lower optimizer.lr or lengthen the warm-up, and check the data",
-         sums.loss);
-  }
   sums_.loss += sums.loss;
+  loss_is_finite_ = std::isfinite(sums.loss);
   if (parts_.auxiliary.mtp > 0) mtp_loss();
   sums_.num_targets += sums.num_targets;
   sums_.num_correct += sums.num_correct;
@@ -137,11 +146,6 @@ void Step::auxiliary() {
 void Step::reduce() {
   auxiliary();
   result_.norms = parts_.norm_meter.measure(parts_.ctx);
-  if (!result_.norms.first_nonfinite.empty()) {
-    fail(ErrorCode::kInvalidArgument,
-         "the gradient of {} is not finite; the weights were not updated. Lower optimizer.lr or lengthen the warm-up",
-         result_.norms.first_nonfinite);
-  }
 }
 
 }  // namespace temper::train

@@ -1,4 +1,5 @@
-// One optimizer step: count Z, run the instruction list, clip, check, update.
+// One optimizer step in two halves: compute (count Z, run the instruction list, measure the gradients) and update
+// (clip, move the weights). Between them somebody may look at the result and decide that the weights stay as they are.
 #pragma once
 
 #include <span>
@@ -31,6 +32,9 @@ struct StepResult {
   optim::GradientNorms norms;  // before clipping
   double model_flops = 0;      // forward and backward by the formula of docs/numerics.md
   double forward_seconds = 0, backward_seconds = 0, optimizer_seconds = 0;
+
+  // Whether the loss and every gradient are finite numbers.
+  bool finite() const;
 };
 
 // What a step works on; all must outlive it.
@@ -48,9 +52,13 @@ class Step : private parallel::Executor {
  public:
   explicit Step(StepParts parts) : parts_(parts) {}
 
-  // Runs one step. Throws kInvalidArgument, before the weights are touched, when the batch has no trained token or a
-  // loss or gradient is not finite; the message names the tensor.
-  StepResult run(std::span<const layers::MicroBatch> batches, double learning_rate);
+  // Loss and gradients of a step; weights and moments stay as they are, so that it can be repeated. After a loss that
+  // is not finite nothing more is computed, and the gradients mean nothing. Throws kInvalidArgument when the batch has
+  // no trained token.
+  const StepResult& compute(std::span<const layers::MicroBatch> batches, double learning_rate);
+
+  // Moves the weights (and router biases) by what the last compute() found, which must be finite.
+  const StepResult& update();
 
   // The instruction being run, in words; for whoever catches an error.
   std::string position() const;
@@ -71,6 +79,7 @@ class Step : private parallel::Executor {
   objective::Sums sums_;
   int64_t num_step_tokens_ = 0;
   double mtp_sum_ = 0;
+  bool loss_is_finite_ = true;
   std::vector<double> dlogp_T_, mtp_dlogp_R_;
   StepResult result_;
 };

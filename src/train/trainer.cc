@@ -46,6 +46,15 @@ model::Config read_model_config(const RunConfig& config) {
   return model::parse_config(read_file(path), path.string());
 }
 
+void refuse_if_not_finite(const StepResult& result) {
+  if (result.finite()) return;
+  const std::string& name = result.norms.first_nonfinite;
+  fail(ErrorCode::kInvalidArgument,
+       "the {} is not finite; the weights were not updated. Lower optimizer.lr or lengthen the warm-up, and check the "
+       "data",
+       name.empty() ? fmt::format("loss ({})", result.loss) : "gradient of " + name);
+}
+
 }  // namespace
 
 Trainer::Trainer(RunConfig config) : config_(std::move(config)) {
@@ -151,7 +160,12 @@ TrainSummary Trainer::train() {
     StepReport report;
     report.data_seconds = now_seconds() - start;
     with_place(
-        i + 1, [&] { return step.position(); }, [&] { report.result = step.run(data.micro_batches, schedule_.at(i)); });
+        i + 1, [&] { return step.position(); },
+        [&] {
+          report.result = step.compute(data.micro_batches, schedule_.at(i));
+          refuse_if_not_finite(report.result);
+          report.result = step.update();
+        });
     report.step = i + 1;
     report.epoch = data.epoch;
     report.step_seconds = now_seconds() - start;

@@ -102,6 +102,14 @@ TEST(Loader, GivesEveryExampleOncePerEpoch) {
     num_tokens += example.tokens.size();
   }
   EXPECT_EQ(seen.size(), num_tokens);
+  for (const LoaderStep& step : steps) {
+    for (size_t m = 0; m < step.micro_batches.size(); ++m) {
+      std::vector<int32_t> tokens;
+      for (const Example* document : step.documents[m])
+        tokens.insert(tokens.end(), document->tokens.begin(), document->tokens.end());
+      EXPECT_EQ(tokens, step.micro_batches[m].tokens) << "the documents are named in their order";
+    }
+  }
   EXPECT_EQ(static_cast<int64_t>(steps.size()), loader.count_steps());
   EXPECT_EQ(steps.back().epoch, 3.0);
   EXPECT_EQ(loader.position().num_tokens, static_cast<int64_t>(3 * num_tokens));

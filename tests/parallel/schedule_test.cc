@@ -7,10 +7,10 @@
 namespace temper::parallel {
 namespace {
 
-TEST(StepScheduleTest, OneRankIsForwardLossBackwardPerMicroBatchThenReduceAndUpdate) {
+TEST(StepScheduleTest, OneRankIsForwardLossBackwardPerMicroBatchThenReduce) {
   const std::vector<Instruction> want = {{Action::kForward, 0}, {Action::kLoss, 0}, {Action::kBackward, 0},
                                          {Action::kForward, 1}, {Action::kLoss, 1}, {Action::kBackward, 1},
-                                         {Action::kReduce},     {Action::kUpdate}};
+                                         {Action::kReduce}};
   EXPECT_EQ(one_rank_step(2), want);
 }
 
@@ -29,7 +29,7 @@ TEST(StepScheduleTest, RunKeepsOrder) {
   const auto list = one_rank_step(1);
   run(list, recorder, position);
   EXPECT_EQ(recorder.seen, (std::vector<std::string>{"forward of micro-batch 0", "loss of micro-batch 0",
-                                                     "backward of micro-batch 0", "gradient reduction", "update"}));
+                                                     "backward of micro-batch 0", "gradient reduction"}));
   EXPECT_EQ(position, list.size());
 }
 

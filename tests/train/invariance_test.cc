@@ -36,7 +36,7 @@ Outcome run_step(Precision precision, Recompute recompute, const objective::Obje
   optim::Adamw adamw({});
   Step step(
       {session.ctx(), session.model(), objective, session.norm_meter(), adamw, 1.0, {.mtp = 0.3, .indexer = 0.5}});
-  const StepResult result = step.run(batches, 0);  // rate 0: gradients stay, weights do not move
+  const StepResult result = step.compute(batches, 0);
   Outcome outcome{result.loss, result.mtp_loss, result.indexer_loss, result.norms.global, {}};
   for (const layers::Parameter* p : session.model().parameters())
     if (p->trainable) outcome.gradients[p->name] = testing::to_host(session.ctx(), p->grad);

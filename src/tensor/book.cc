@@ -24,6 +24,8 @@ const char* tensor_kind_name(TensorKind kind) {
       return "inputs";
     case TensorKind::kTable:
       return "tables";
+    case TensorKind::kStaging:
+      return "staging of states";
   }
   return "unknown";
 }

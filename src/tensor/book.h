@@ -26,8 +26,9 @@ enum class TensorKind : uint8_t {
   kScratch,    // dies with the call
   kInput,      // token ids, positions, ranges of a micro-batch
   kTable,      // constants such as rotary angles
+  kStaging,    // copy of the run's state while it is being written to disk
 };
-inline constexpr int kNumTensorKinds = 8;
+inline constexpr int kNumTensorKinds = 9;
 const char* tensor_kind_name(TensorKind kind);
 
 class Book {

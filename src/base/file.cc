@@ -20,13 +20,6 @@ namespace {
        std::strerror(reason));
 }
 
-void sync_directory(const std::filesystem::path& directory) {
-  const int descriptor = ::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY);
-  if (descriptor < 0) fail_io("open directory", directory);
-  ::fsync(descriptor);
-  ::close(descriptor);
-}
-
 }  // namespace
 
 std::string read_file(const std::filesystem::path& path) {
@@ -34,8 +27,8 @@ std::string read_file(const std::filesystem::path& path) {
   return {reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.size())};
 }
 
-void write_file_atomically(const std::filesystem::path& path, std::string_view contents) {
-  AtomicFileWriter writer(path);
+void write_file_atomically(const std::filesystem::path& path, std::string_view contents, Files& files) {
+  AtomicFileWriter writer(path, files);
   writer.write(contents.data(), static_cast<int64_t>(contents.size()));
   writer.commit();
 }
@@ -67,34 +60,28 @@ MappedFile::~MappedFile() {
   if (data_) ::munmap(const_cast<std::byte*>(data_), static_cast<size_t>(size_));
 }
 
-AtomicFileWriter::AtomicFileWriter(std::filesystem::path path) : path_(std::move(path)), temporary_(path_) {
+AtomicFileWriter::AtomicFileWriter(std::filesystem::path path, Files& files)
+    : files_(files), path_(std::move(path)), temporary_(path_) {
   temporary_ += ".tmp";
-  descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (descriptor_ < 0) fail_io("write", temporary_);
+  file_ = files_.create(temporary_);
 }
 
 AtomicFileWriter::~AtomicFileWriter() {
-  if (descriptor_ < 0) return;
-  ::close(descriptor_);
-  ::unlink(temporary_.c_str());
-}
-
-void AtomicFileWriter::write(const void* data, int64_t num_bytes) {
-  const char* at = static_cast<const char*>(data);
-  while (num_bytes > 0) {
-    const ssize_t done = ::write(descriptor_, at, static_cast<size_t>(num_bytes));
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) fail_io("write", temporary_);
-    at += done;
-    num_bytes -= done;
+  if (!file_) return;
+  file_.reset();
+  try {
+    files_.remove_all(temporary_);
+  } catch (const Error&) {  // the exception on its way says more than a failure to clean up
   }
 }
 
+void AtomicFileWriter::write(const void* data, int64_t num_bytes) { file_->write(data, num_bytes); }
+
 void AtomicFileWriter::commit() {
-  if (::fsync(descriptor_) != 0) fail_io("sync", temporary_);
-  if (::close(std::exchange(descriptor_, -1)) != 0) fail_io("close", temporary_);
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_io("rename onto", path_);
-  sync_directory(path_.parent_path());
+  file_->sync();
+  files_.rename(temporary_, path_);
+  file_.reset();
+  files_.sync_directory(path_.parent_path());
 }
 
 }  // namespace temper

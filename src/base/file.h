@@ -5,8 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <string_view>
+
+#include "base/files.h"
 
 namespace temper {
 
@@ -14,7 +17,7 @@ std::string read_file(const std::filesystem::path& path);
 
 // Writes to "<path>.tmp", fsyncs, renames over path and fsyncs the directory: a reader sees the old file or the new
 // one.
-void write_file_atomically(const std::filesystem::path& path, std::string_view contents);
+void write_file_atomically(const std::filesystem::path& path, std::string_view contents, Files& files = system_files());
 
 // A read-only mapping of a whole file; movable.
 class MappedFile {
@@ -35,7 +38,7 @@ class MappedFile {
 // commit(); without commit() the temporary file is removed.
 class AtomicFileWriter {
  public:
-  explicit AtomicFileWriter(std::filesystem::path path);
+  explicit AtomicFileWriter(std::filesystem::path path, Files& files = system_files());
   AtomicFileWriter(const AtomicFileWriter&) = delete;
   AtomicFileWriter& operator=(const AtomicFileWriter&) = delete;
   ~AtomicFileWriter();
@@ -43,8 +46,9 @@ class AtomicFileWriter {
   void commit();
 
  private:
+  Files& files_;
   std::filesystem::path path_, temporary_;
-  int descriptor_ = -1;
+  std::unique_ptr<OutputFile> file_;  // until commit()
 };
 
 }  // namespace temper

@@ -25,6 +25,8 @@ class OutputFile {
   // Cuts the file back to its first num_bytes; the next write goes there.
   virtual void truncate(int64_t num_bytes) = 0;
   virtual int64_t size() const = 0;
+  // After sync(): the system may forget the bytes, so that who reads them back reads the disk. A wish.
+  virtual void release_cache() {}
 };
 
 class InputFile {

@@ -7,6 +7,7 @@
 
 #include "layers/ctx.h"
 #include "layers/parameter.h"
+#include "optim/update_meter.h"
 
 namespace temper::optim {
 
@@ -20,8 +21,10 @@ class Adamw {
   explicit Adamw(AdamwOptions options) : options_(options) {}
 
   // Updates master, m, v and value of every trainable parameter from grad_scale * grad. Enqueued on ctx.stream. A
-  // tensor that took no part in the step has a zero gradient and is still decayed, as in PyTorch.
-  void step(layers::Ctx& ctx, std::span<layers::Parameter* const> parameters, double lr, double grad_scale);
+  // tensor that took no part in the step has a zero gradient and is still decayed, as in PyTorch. A meter, made for the
+  // same parameters, learns how far they moved.
+  void step(layers::Ctx& ctx, std::span<layers::Parameter* const> parameters, double lr, double grad_scale,
+            const UpdateMeter* meter = nullptr);
 
   int64_t num_applied() const { return num_applied_; }
 

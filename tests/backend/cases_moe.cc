@@ -40,6 +40,13 @@ void add_router(std::vector<OpCase>& cases, int64_t T, int64_t K, int64_t E) {
     cases.push_back(c);
   }
   {
+    OpCase c(OpId::router_entropy, label);
+    const int entropy = c.inout("entropy", Kind::kAcc, {1}, 1);
+    const int z = c.in("z", Kind::kAcc, {T, E}, logits(c, T * E));
+    c.call = [=](const OpTable& ops, Stream* s, const Views& v) { ops.router_entropy(s, v[entropy], v[z]); };
+    cases.push_back(c);
+  }
+  {
     OpCase c(OpId::router_weights_forward, label);
     const int weight = c.out("weight", Kind::kAcc, {T, K}), z = c.in("z", Kind::kAcc, {T, E}, logits(c, T * E));
     const int index = c.in("index", Kind::kI32, {T, K}, choices(c, T, K, E));

@@ -12,11 +12,14 @@ void add_sum_squares(std::vector<OpCase>& cases, int64_t size) {
   cases.push_back(c);
 }
 
-void add_adamw(std::vector<OpCase>& cases, int64_t size, double eps, bool same_memory) {
-  OpCase c(OpId::adamw, fmt::format("{} elements, eps {}{}", size, eps, same_memory ? ", value is master" : ""));
+// With `squares` the steps are of the size of the weights: a small one is known less well than 1e-5 of it in f32.
+void add_adamw(std::vector<OpCase>& cases, int64_t size, double eps, bool same_memory, bool squares = false) {
+  OpCase c(OpId::adamw, fmt::format("{} elements, eps {}{}{}", size, eps, same_memory ? ", value is master" : "",
+                                    squares ? ", with squares" : ""));
   const int master = c.inout("master", Kind::kAcc, {size}, 1), m = c.inout("m", Kind::kAcc, {size}, 0.01);
   const int v2 = c.inout("v", Kind::kAcc, {size}, 0);
   const int value = same_memory ? master : c.out("value", Kind::kAct, {size});
+  const int squares_2 = squares ? c.out("squares", Kind::kAcc, {2}) : -1;
   const int grad = c.in("grad", Kind::kAcc, {size}, 0.1);
   for (int64_t i = 0; i < size; ++i) {
     double& second = c.operands[static_cast<size_t>(v2)].values[static_cast<size_t>(i)];
@@ -25,7 +28,8 @@ void add_adamw(std::vector<OpCase>& cases, int64_t size, double eps, bool same_m
     if (i % 9 == 0) c.operands[static_cast<size_t>(grad)].values[static_cast<size_t>(i)] = 0;
   }
   c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
-    ops.adamw(s, v[master], v[m], v[v2], v[value], v[grad], 1e-3, 0.9, 0.95, eps, 0.1, 7, 0.5);
+    ops.adamw(s, v[master], v[m], v[v2], v[value], squares ? v[squares_2] : View(), v[grad], squares ? 0.5 : 1e-3, 0.9,
+              0.95, eps, 0.1, 7, 0.5);
   };
   cases.push_back(c);
 }
@@ -39,6 +43,7 @@ void add_optimizer_cases(std::vector<OpCase>& cases) {
     add_adamw(cases, 70001, eps, false);
   }
   add_adamw(cases, 777, 1e-8, true);
+  for (const int64_t size : {5, 70001}) add_adamw(cases, size, 1e-8, false, true);
 }
 
 }  // namespace temper::backend::test

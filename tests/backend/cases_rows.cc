@@ -103,6 +103,21 @@ void add_swiglu(std::vector<OpCase>& cases, int64_t R, int64_t F, bool weighted,
   cases.push_back(c);
 }
 
+// Values at a bound are not cut; every third row counts where rows are named.
+void add_clamp_counts(std::vector<OpCase>& cases, int64_t R, int64_t F, bool indexed, double limit) {
+  OpCase c(OpId::swiglu_clamp_counts, fmt::format("{} x {}{}, limit {}", R, F, indexed ? ", indexed" : "", limit));
+  auto values = c.draw(Kind::kAct, R * 2 * F, 2);
+  for (size_t i = 0; i < values.size(); i += 7) values[i] = i % 2 ? limit : -limit;
+  std::vector<double> rows;
+  for (int64_t r = 0; r < R; ++r) rows.push_back(r % 3 == 1 ? static_cast<double>(r) : -1);
+  const int count = c.inout("count", Kind::kI64, {3}, {3e9, 2, 1}), gu = c.in("gu", Kind::kAct, {R, 2 * F}, values);
+  const int index = c.in("index", Kind::kI32, {R}, rows);
+  c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
+    ops.swiglu_clamp_counts(s, v[count], v[gu], indexed ? v[index] : View(), limit);
+  };
+  cases.push_back(c);
+}
+
 void add_embedding(std::vector<OpCase>& cases, int64_t T, int64_t M, int64_t D, int64_t V) {
   const std::string label = fmt::format("{} x {} x {}, {} tokens", T, M, D, V);
   {
@@ -179,6 +194,11 @@ void add_row_cases(std::vector<OpCase>& cases) {
     add_swiglu(cases, 3, 5, weighted, 1);
     add_swiglu(cases, 130, 200, weighted, 10);
     add_swiglu(cases, 65, 77, weighted, 2);
+  }
+  for (const bool indexed : {false, true}) {
+    add_clamp_counts(cases, 4, 5, indexed, 1);
+    add_clamp_counts(cases, 130, 200, indexed, 4);
+    add_clamp_counts(cases, 65, 77, indexed, 2);
   }
   add_embedding(cases, 7, 4, 5, 6);
   add_embedding(cases, 300, 4, 67, 90);

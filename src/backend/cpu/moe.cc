@@ -91,6 +91,18 @@ void router_weights_backward(Stream* stream, Out dz_TE, In dweight_TK, In weight
   *balance_1.data<float>() += static_cast<float>(total / static_cast<double>(num_tokens));
 }
 
+void router_entropy(Stream* stream, InOut entropy_1, In z_TE) {
+  if (z_TE.dtype != DType::kF32) return cpu_reference().ops.router_entropy(stream, entropy_1, z_TE);
+  const int64_t num_tokens = z_TE.dim(0), experts = z_TE.dim(1);
+  float* entropy = call_floats(num_tokens);
+  const auto kernel = TEMPER_BEST_ISA(router_entropy_tokens);
+  parallel_for(num_tokens, kGrainTokens,
+               [&](int64_t begin, int64_t end, int) { kernel(begin, end, experts, entropy, z_TE.data<float>()); });
+  double total = 0;
+  for (int64_t t = 0; t < num_tokens; ++t) total += entropy[t];
+  *entropy_1.data<float>() += static_cast<float>(total);
+}
+
 void expert_load(Stream*, InOut load_E, In index_TK) { count_choices(load_E.data<int32_t>(), index_TK, load_E.dim(0)); }
 
 void override_rows(Stream*, InOut index_TK, In given_TK) {
@@ -141,6 +153,7 @@ void register_moe(OpTable& ops) {
   ops.router_hash = router_hash;
   ops.router_weights_forward = router_weights_forward;
   ops.router_weights_backward = router_weights_backward;
+  ops.router_entropy = router_entropy;
   ops.expert_load = expert_load;
   ops.override_rows = override_rows;
   ops.dispatch_plan = dispatch_plan;

@@ -145,6 +145,22 @@ void router_weights_backward(Out dz_TE, In dweight_TK, In weight_TK, In z_TE, In
 }
 
 template <class A>
+void router_entropy(InOut entropy_1, In z_TE) {
+  const int64_t T = z_TE.dim(0), E = z_TE.dim(1);
+  const auto z = load<A>(z_TE, {T, E});
+  auto total = load<A>(entropy_1, {1});
+  for (int64_t t = 0; t < T; ++t) {
+    A sum = 0;
+    for (int64_t e = 0; e < E; ++e) sum += router_score(z(t, e));
+    for (int64_t e = 0; e < E; ++e) {
+      const A p = router_score(z(t, e)) / sum;
+      if (p > 0) total(0) -= p * std::log(p);
+    }
+  }
+  store(entropy_1, total);
+}
+
+template <class A>
 void expert_load(InOut load_E, In index_TK) {
   const int64_t E = load_E.dim(0), T = index_TK.dim(0), K = index_TK.dim(1);
   auto total = load<int64_t>(load_E, {E});
@@ -216,6 +232,7 @@ void register_reference_moe(OpTable& ops) {
   TEMPER_REFERENCE(ops, override_rows);
   TEMPER_REFERENCE(ops, router_weights_forward);
   TEMPER_REFERENCE(ops, router_weights_backward);
+  TEMPER_REFERENCE(ops, router_entropy);
   TEMPER_REFERENCE(ops, expert_load);
   TEMPER_REFERENCE(ops, router_bias_update);
   TEMPER_REFERENCE(ops, dispatch_plan);

@@ -112,6 +112,22 @@ void swiglu_backward(Out dgu_RG, Out dw_R, Out a_RF, In da_RF, In gu_RG, In w_R,
 }
 
 template <class A>
+void swiglu_clamp_counts(InOut count_3, In gu_RG, In index_R, double limit_in) {
+  const int64_t R = gu_RG.dim(0), F = gu_RG.dim(1) / 2;
+  const A limit = static_cast<A>(limit_in);
+  const auto gu = load<A>(gu_RG, {R, 2 * F});
+  const auto index = load_or<int64_t>(index_R, {R}, 0);
+  auto count = load<int64_t>(count_3, {3});
+  for (int64_t r = 0; r < R; ++r)
+    for (int64_t f = 0; index(r) >= 0 && f < F; ++f) {
+      count(0) += gu(r, f) > limit;
+      count(1) += gu(r, F + f) > limit;
+      count(2) += gu(r, F + f) < -limit;
+    }
+  store(count_3, count);
+}
+
+template <class A>
 void embedding_forward(Out x_TMD, In table_VD, In token_T) {
   const int64_t T = x_TMD.dim(0), M = x_TMD.dim(1), D = x_TMD.dim(2), V = table_VD.dim(0);
   const auto token = load<int64_t>(token_T, {T});
@@ -185,6 +201,7 @@ void register_reference_rows(OpTable& ops) {
   TEMPER_REFERENCE(ops, rope);
   TEMPER_REFERENCE(ops, swiglu_forward);
   TEMPER_REFERENCE(ops, swiglu_backward);
+  TEMPER_REFERENCE(ops, swiglu_clamp_counts);
   TEMPER_REFERENCE(ops, embedding_forward);
   TEMPER_REFERENCE(ops, embedding_backward);
   TEMPER_REFERENCE(ops, logprob_forward);

@@ -113,6 +113,24 @@ void swiglu_backward(Stream* stream, Out dgu_RG, Out dw_R, Out a_RF, In da_RF, I
   });
 }
 
+void swiglu_clamp_counts(Stream* stream, InOut count_3, In gu_RG, In index_R, double limit) {
+  if (any_f64(gu_RG)) return cpu_reference().ops.swiglu_clamp_counts(stream, count_3, gu_RG, index_R, limit);
+  const int64_t R = gu_RG.dim(0), F = gu_RG.dim(1) / 2;
+  CHECK(limit > 0 && count_3.size() == 3 && (!index_R.defined() || index_R.size() == R), gu_RG.to_string(), limit);
+  const Reals gu = reals(gu_RG);
+  const int32_t* index = index_R.defined() ? index_R.data<int32_t>() : nullptr;
+  auto* row_counts = static_cast<int32_t*>(shared_scratch(R * 3 * 4));
+  parallel_for(R, row_grain(F), [&](int64_t begin, int64_t end, int) {
+    std::fill(row_counts + 3 * begin, row_counts + 3 * end, 0);
+    for (int64_t r = begin; r < end; ++r) {
+      if (index != nullptr && index[r] < 0) continue;
+      row_kernels().swiglu_clamp_counts(row_counts + 3 * r, gu.at(r * 2 * F), F, static_cast<float>(limit));
+    }
+  });
+  auto* count = count_3.data<int64_t>();
+  for (int64_t i = 0; i < 3 * R; ++i) count[i % 3] += row_counts[i];
+}
+
 }  // namespace
 
 void register_rows(OpTable& ops) {
@@ -121,6 +139,7 @@ void register_rows(OpTable& ops) {
   ops.rope = rope;
   ops.swiglu_forward = swiglu_forward;
   ops.swiglu_backward = swiglu_backward;
+  ops.swiglu_clamp_counts = swiglu_clamp_counts;
   register_movement_rows(ops);
   register_loss_rows(ops);
   register_optimizer_rows(ops);

@@ -41,6 +41,8 @@ struct RowKernels {
   // dw: null or one per row.
   void (*swiglu_backward)(Reals dgu, float* dw, Reals a, Reals da, Reals gu, const float* w, int64_t rows, int64_t F,
                           float limit);
+  // counts of one row: gate above limit, up above it, up below its negative.
+  void (*swiglu_clamp_counts)(int32_t* counts, Reals gu, int64_t F, float limit);
   // y = base + the K rows of x, each D long, in order; base may be undefined.
   void (*combine)(Reals y, Reals x, const int32_t* x_rows, int64_t K, Reals base, int64_t D);
   // Returns log sum exp of a row and its first largest element.
@@ -48,8 +50,9 @@ struct RowKernels {
   // dlogits = -g exp(logit - lse): without the target's one, which the caller adds.
   void (*softmax_backward)(Reals dlogits, const float* logits, float lse, float g, int64_t V);
   double (*sum_squares)(const float* x, int64_t count);
-  void (*adamw)(float* master, float* m, float* v, Reals value, const float* grad, const AdamwFactors& by,
-                int64_t count);
+  // squares: sums over these elements of the squared change of master, and of the squared new master.
+  void (*adamw)(float* master, float* m, float* v, Reals value, double* squares, const float* grad,
+                const AdamwFactors& by, int64_t count);
 };
 
 // Those of this machine (rows_levels.cc).

@@ -27,14 +27,18 @@ void sum_squares(Stream* stream, Out s_1, In x) {
   *s_1.data<double>() = sum;
 }
 
-void adamw(Stream* stream, InOut master, InOut m, InOut v, Out value, In grad, double lr, double beta1, double beta2,
-           double eps, double decay, int64_t step, double grad_scale) {
-  if (any_f64(master, m, v, value, grad)) {
-    return cpu_reference().ops.adamw(stream, master, m, v, value, grad, lr, beta1, beta2, eps, decay, step, grad_scale);
+constexpr int64_t kAdamwBlock = 4 * 1024;  // elements
+
+void adamw(Stream* stream, InOut master, InOut m, InOut v, Out value, Out squares_2, In grad, double lr, double beta1,
+           double beta2, double eps, double decay, int64_t step, double grad_scale) {
+  if (any_f64(master, m, v, value, squares_2, grad)) {
+    return cpu_reference().ops.adamw(stream, master, m, v, value, squares_2, grad, lr, beta1, beta2, eps, decay, step,
+                                     grad_scale);
   }
   CHECK(step >= 1, step);
   const int64_t count = master.size();
   CHECK(m.size() == count && v.size() == count && value.size() == count && grad.size() == count, master.to_string());
+  CHECK(!squares_2.defined() || squares_2.size() == 2, squares_2.to_string());
   const auto steps = static_cast<double>(step);
   const AdamwFactors factors{static_cast<float>(grad_scale),
                              static_cast<float>(beta1),
@@ -45,9 +49,20 @@ void adamw(Stream* stream, InOut master, InOut m, InOut v, Out value, In grad, d
                              static_cast<float>(eps)};
   float *w = floats(master), *mean = floats(m), *square = floats(v), *gradient = floats(grad);
   const Reals out = reals(value);
-  parallel_for(count, 4 * 1024, [&](int64_t begin, int64_t end, int) {
-    row_kernels().adamw(w + begin, mean + begin, square + begin, out.at(begin), gradient + begin, factors, end - begin);
+  // Blocks as for sum_squares: their sums do not depend on the number of threads.
+  const int64_t num_blocks = (count + kAdamwBlock - 1) / kAdamwBlock;
+  auto* sums = static_cast<double*>(shared_scratch(num_blocks * 2 * 8));
+  parallel_for(num_blocks, 1, [&](int64_t first, int64_t last, int) {
+    for (int64_t block = first; block < last; ++block) {
+      const int64_t begin = block * kAdamwBlock, length = std::min(kAdamwBlock, count - begin);
+      row_kernels().adamw(w + begin, mean + begin, square + begin, out.at(begin), sums + 2 * block, gradient + begin,
+                          factors, length);
+    }
   });
+  if (!squares_2.defined()) return;
+  double total[2] = {};
+  for (int64_t i = 0; i < 2 * num_blocks; ++i) total[i % 2] += sums[i];
+  for (int i = 0; i < 2; ++i) floats(squares_2)[i] = static_cast<float>(total[i]);
 }
 
 }  // namespace

@@ -1,0 +1,45 @@
+// How far an update moved the weights, measured where AdamW writes them: no second pass over memory.
+#pragma once
+
+#include <array>
+#include <span>
+#include <vector>
+
+#include "layers/ctx.h"
+#include "layers/parameter.h"
+#include "optim/clip.h"
+
+namespace temper::optim {
+
+// Of the applied update: ||w' - w||, and ||w'|| of the weights after it; w the fp32 masters.
+struct UpdateNorm {
+  double update = 0, weight = 0;
+  int64_t num_elements = 0;
+  // ||w' - w|| / ||w'||; 0 where all weights are 0.
+  double ratio() const { return weight > 0 ? update / weight : 0; }
+  double update_rms() const;
+};
+
+struct UpdateNorms {
+  UpdateNorm global;
+  std::array<UpdateNorm, kNumParameterGroups> group{};  // by ParameterGroup; all 0 where a group has nothing to train
+};
+
+// Source: post-training 5.1 (update_rms, params-norm). Summed per tensor on the device, combined on the host in f64 in
+// the order of `parameters`: deterministic.
+class UpdateMeter {
+ public:
+  // parameters must outlive the meter.
+  explicit UpdateMeter(std::span<layers::Parameter* const> parameters);
+  void declare(Book& book, DType acc);
+  // Where the op adamw puts the squares of the i-th trainable parameter.
+  View squares_2(const layers::Parameter& parameter, size_t i) const;
+  // Of the last Adamw::step that was given this meter. Waits for the stream.
+  UpdateNorms read(layers::Ctx& ctx) const;
+
+ private:
+  std::vector<const layers::Parameter*> trainable_;
+  View squares_P2_;  // acc
+};
+
+}  // namespace temper::optim

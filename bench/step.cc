@@ -74,6 +74,8 @@ class Bench {
     model_.declare(book_);
     norms_ = std::make_unique<optim::NormMeter>(model_.parameters());
     norms_->declare(book_);
+    updates_ = std::make_unique<optim::UpdateMeter>(model_.parameters());
+    updates_->declare(book_, layers::acc_dtype(precision));
     arena_ = std::make_unique<backend::Arena>(backend.device, book_);
   }
 
@@ -90,7 +92,9 @@ class Bench {
     for (size_t t = 0; t < dlogp_T.size(); ++t) dlogp_T[t] = -batch_.weights[t] / num_targets();
     model_.backward(ctx, {dlogp_T, {}});
     const optim::GradientNorms norms = norms_->measure(ctx);
-    adamw_.step(ctx, model_.parameters(), 1e-4, optim::clip_factor(norms.global, 1.0));
+    adamw_.step(ctx, model_.parameters(), 1e-4, optim::clip_factor(norms.global, 1.0), updates_.get());
+    updates_->read(ctx);
+    model_.moe_statistics(ctx);
     ctx.device.stream_sync(ctx.stream);
   }
 
@@ -120,6 +124,7 @@ class Bench {
   layers::HostLayout layout_;
   Book book_;
   std::unique_ptr<optim::NormMeter> norms_;
+  std::unique_ptr<optim::UpdateMeter> updates_;
   std::unique_ptr<backend::Arena> arena_;
   optim::Adamw adamw_{optim::AdamwOptions{}};
 };

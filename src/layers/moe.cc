@@ -159,7 +159,13 @@ void Moe::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& sav
   router_.backward_input(ctx, dh_TD, dz_TE, 1);
 }
 
-void Moe::add_load(Ctx& ctx, View load_E, View expert_TK) const { ctx.ops.expert_load(ctx.stream, load_E, expert_TK); }
+void Moe::add_statistics(Ctx& ctx, const Statistics& to, const Saved& saved, View expert_TK) const {
+  if (to.load_E.defined()) ctx.ops.expert_load(ctx.stream, to.load_E, expert_TK);
+  if (to.entropy_1.defined()) ctx.ops.router_entropy(ctx.stream, to.entropy_1, saved.z_TE);
+  if (!to.clamped_3.defined()) return;
+  ctx.ops.swiglu_clamp_counts(ctx.stream, to.clamped_3, saved.gu_RG, saved.row_token_R, dims_.swiglu_limit);
+  ctx.ops.swiglu_clamp_counts(ctx.stream, to.clamped_3, saved.shared_gu_TG, View{}, dims_.swiglu_limit);
+}
 
 void Moe::update_bias(Ctx& ctx, View load_E, double speed) const {
   CHECK(!dims_.hash, router_.w.name);

@@ -53,9 +53,18 @@ class Moe {
   void backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View expert_TK,
                 const Balance& balance) const;
 
-  // Balance without a loss (score layers; 6.3): load_E (i32) += tokens that chose each expert, and, once a step,
-  //   bias_e += speed * sign(mean load - load_e).
-  void add_load(Ctx& ctx, View load_E, View expert_TK) const;
+  // What a forward pass did, added up over micro-batches. Undefined views are not filled.
+  struct Statistics {
+    View load_E;     // i32: tokens that chose each expert
+    View entropy_1;  // acc: sum over tokens of the entropy of the router's normalised scores, as the op router_entropy
+    View clamped_3;  // i64: elements of all experts, the shared one too, that the clamp cut, as swiglu_clamp_counts
+  };
+  // After forward, from what it saved.
+  void add_statistics(Ctx& ctx, const Statistics& to, const Saved& saved, View expert_TK) const;
+  // Elements that one token puts through each branch of the gates: F of the shared expert and of K routed ones.
+  int64_t gate_elements_per_token() const { return (dims_.K + 1) * dims_.F; }
+
+  // Balance without a loss (score layers; 6.3), once a step:  bias_e += speed * sign(mean load - load_e).
   void update_bias(Ctx& ctx, View load_E, double speed) const;
 
   const MoeDims& dims() const { return dims_; }

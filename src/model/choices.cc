@@ -1,4 +1,4 @@
-// Experts and index entries: chosen, given and recorded; and the loads that balance the experts.
+// Experts and index entries: chosen, given and recorded; what the experts did, and their balance.
 #include <algorithm>
 
 #include "base/error.h"
@@ -119,30 +119,6 @@ Choices Model::choices(Ctx& ctx) const {
   return out;
 }
 
-void Model::Impl::add_load(Ctx& ctx, const Config& config, int64_t layer, int64_t num_rows) {
-  if (counts_load(config, layer))
-    block(layer).moe().add_load(ctx, load_LE.slice(0, layer, layer + 1).reshape({config.n_routed_experts}),
-                                block(layer).choices(num_rows).expert_TK);
-}
-
-std::vector<std::vector<int32_t>> Model::expert_loads(Ctx& ctx) const {
-  Impl& m = *impl_;
-  std::vector<std::vector<int32_t>> loads(m.num_blocks());
-  for (int64_t l = 0; l < m.num_blocks(); ++l) {
-    if (!m.counts_load(config_, l)) continue;
-    loads[l].resize(config_.n_routed_experts);
-    ctx.device.copy_to_host(ctx.stream, loads[l].data(), m.load_LE.slice(0, l, l + 1));
-  }
-  return loads;
-}
-
-void Model::update_router_biases(Ctx& ctx, double speed) {
-  Impl& m = *impl_;
-  for (int64_t l = 0; l < m.num_blocks(); ++l)
-    if (m.counts_load(config_, l))
-      m.block(l).moe().update_bias(ctx, m.load_LE.slice(0, l, l + 1).reshape({config_.n_routed_experts}), speed);
-}
-
 namespace {
 
 std::vector<double> fetch_sums(Ctx& ctx, const View& view) {
@@ -157,6 +133,44 @@ std::vector<double> fetch_sums(Ctx& ctx, const View& view) {
 }
 
 }  // namespace
+
+void Model::Impl::add_statistics(Ctx& ctx, const Config& config, int64_t layer, int64_t num_rows) {
+  if (!load_LE.defined()) return;
+  Block& b = block(layer);
+  layers::Moe::Statistics to{{}, {}, clamped_L3.slice(0, layer, layer + 1).reshape({3})};
+  if (routes_by_score(config, layer)) to.load_E = load_E(layer), to.entropy_1 = entropy_L.slice(0, layer, layer + 1);
+  b.moe().add_statistics(ctx, to, b.moe().first(b.saved().moe, num_rows), b.choices(num_rows).expert_TK);
+  counted_rows_L[layer] += num_rows;
+}
+
+std::vector<MoeStatistics> Model::moe_statistics(Ctx& ctx) const {
+  Impl& m = *impl_;
+  const int64_t L = m.num_blocks(), E = config_.n_routed_experts;
+  std::vector<int32_t> load_LE(L * E);
+  std::vector<int64_t> clamped_L3(L * 3);
+  ctx.device.copy_to_host(ctx.stream, load_LE.data(), m.load_LE);
+  ctx.device.copy_to_host(ctx.stream, clamped_L3.data(), m.clamped_L3);
+  const std::vector<double> entropy_L = fetch_sums(ctx, m.entropy_L);
+  std::vector<MoeStatistics> out(L);
+  for (int64_t l = 0; l < L; ++l) {
+    MoeStatistics& s = out[l];
+    const int64_t rows = m.counted_rows_L[l];
+    if (Impl::routes_by_score(config_, l)) {
+      s.load_E.assign(load_LE.begin() + l * E, load_LE.begin() + (l + 1) * E);
+      s.entropy = rows > 0 ? entropy_L[l] / static_cast<double>(rows) : 0;
+    }
+    s.num_gate_high = clamped_L3[3 * l], s.num_linear_high = clamped_L3[3 * l + 1];
+    s.num_linear_low = clamped_L3[3 * l + 2];
+    s.num_elements = rows * m.block(l).moe().gate_elements_per_token();
+  }
+  return out;
+}
+
+void Model::update_router_biases(Ctx& ctx, double speed) {
+  Impl& m = *impl_;
+  for (int64_t l = 0; l < m.num_blocks(); ++l)
+    if (Impl::routes_by_score(config_, l)) m.block(l).moe().update_bias(ctx, m.load_E(l), speed);
+}
 
 AuxiliaryLosses Model::auxiliary_losses(Ctx& ctx) const {
   return {fetch_sums(ctx, impl_->balance_L), fetch_sums(ctx, impl_->indexer_L)};

@@ -51,6 +51,7 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
     mtp = std::make_unique<Mtp>(c, dtypes);
   }
   stream_buffers.resize(keep.num_stream_buffers);
+  counted_rows_L.assign(num_blocks(), 0);
 }
 
 namespace {
@@ -121,6 +122,8 @@ void Model::declare(Book& book) {
                {T, std::max<int64_t>(config_.index_topk, 1)});
   if (options_.train) {
     book.declare(&m.load_LE, TensorKind::kInput, "expert loads", DType::kI32, {L, config_.n_routed_experts});
+    book.declare(&m.entropy_L, TensorKind::kInput, "router entropies", m.dtypes.acc, {L});
+    book.declare(&m.clamped_L3, TensorKind::kInput, "clamp counts", DType::kI64, {L, 3});
     book.declare(&m.balance_L, TensorKind::kInput, "balance losses", m.dtypes.acc, {L});
     book.declare(&m.indexer_L, TensorKind::kInput, "indexer losses", m.dtypes.acc, {L});
   }

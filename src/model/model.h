@@ -64,6 +64,16 @@ struct AuxiliaryLosses {
   std::vector<double> indexer_L;  // sum over tokens of KL(attention || indexer) (page 5.9)
 };
 
+// What a layer's experts did in forward passes since zero_gradients(), the whole step's micro-batches together; a
+// rebuilt pass does not count. Layers routed by token id have no load_E and no entropy.
+struct MoeStatistics {
+  std::vector<int32_t> load_E;  // tokens that chose each expert
+  double entropy = 0;           // mean over tokens of -sum_e p ln p, p the normalised scores of all experts; nats
+  // Elements that the clamp of SwiGLU cut, of num_elements in each branch: gate above the limit, linear branch above
+  // and below it; the shared expert included.
+  int64_t num_gate_high = 0, num_linear_high = 0, num_linear_low = 0, num_elements = 0;
+};
+
 // What backward starts from.
 struct LossGradients {
   std::span<const double> dlogp_T;  // dLoss/dlogp by position of the micro-batch
@@ -92,7 +102,7 @@ class Model {
 
   // Copies master into value for every trainable parameter (after loading masters).
   void refresh_values(layers::Ctx& ctx);
-  // Begins a step: gradients, auxiliary losses and expert loads become 0.
+  // Begins a step: gradients, auxiliary losses and statistics become 0.
   void zero_gradients(layers::Ctx& ctx);
 
   // Runs the model on a micro-batch of 1 to max_tokens tokens. Rows of `given` replace the router's experts and the
@@ -109,9 +119,8 @@ class Model {
 
   // Since zero_gradients().
   AuxiliaryLosses auxiliary_losses(layers::Ctx& ctx) const;
-  // Tokens that chose each expert in forward passes (a rebuilt pass does not count), [layers][experts]; layers routed
-  // by token id have an empty list.
-  std::vector<std::vector<int32_t>> expert_loads(layers::Ctx& ctx) const;
+  // By layer, the prediction block last. Only where options.train.
+  std::vector<MoeStatistics> moe_statistics(layers::Ctx& ctx) const;
   // Once a step: bias_e += speed * sign(mean load - load_e) in every score layer (page 6.3).
   void update_router_biases(layers::Ctx& ctx, double speed);
   // After forward: rows [begin, end) of the logits [T, V], to the host; for verify and generate, by chunks.

@@ -32,9 +32,13 @@ struct Model::Impl {
   std::vector<layers::EntryUse> entry_uses;  // of its forward pass, by layer
   Choices::Layer mtp_given;                  // what was given for the prediction block
   View given_expert_TK, given_selected_TA;   // i32: given choices of one layer
-  View load_LE;                              // i32: tokens that chose each expert, by layer, the prediction block last
-  View balance_L, indexer_L;                 // acc: auxiliary losses, the same
-  std::vector<View> stream_buffers;          // act [T, M, D], by KeepPlan
+  // By layer, the prediction block last; sums since zero_gradients().
+  View load_LE;                         // i32: tokens that chose each expert
+  View entropy_L;                       // acc: entropy of the router's scores
+  View clamped_L3;                      // i64: elements that the clamp cut
+  View balance_L, indexer_L;            // acc: auxiliary losses
+  std::vector<int64_t> counted_rows_L;  // rows behind the statistics
+  std::vector<View> stream_buffers;     // act [T, M, D], by KeepPlan
   layers::HyperConnection::Saved head_saved;
   layers::LmHead::Saved lm_saved, mtp_lm_saved;
   View v_TD, v_rstd_T, y_TD;  // after the collapse, and normed: act, acc, act
@@ -55,10 +59,11 @@ struct Model::Impl {
   void check_given(const Config& config, const Choices* given) const;
   // Fills dx_TMD with the gradient of the streams after the last main layer.
   void backward_heads(layers::Ctx& ctx, int64_t num_layers, const LossGradients& gradients);
-  bool counts_load(const Config& config, int64_t layer) const {
-    return load_LE.defined() && (layer == config.num_hidden_layers || !config.is_hash_moe[layer]);
+  static bool routes_by_score(const Config& config, int64_t layer) {
+    return layer == config.num_hidden_layers || !config.is_hash_moe[layer];
   }
-  void add_load(layers::Ctx& ctx, const Config& config, int64_t layer, int64_t num_rows);
+  View load_E(int64_t layer) const { return load_LE.slice(0, layer, layer + 1).reshape({load_LE.dim(1)}); }
+  void add_statistics(layers::Ctx& ctx, const Config& config, int64_t layer, int64_t num_rows);
   layers::Moe::Balance balance_of(int64_t layer, double coefficient) const {
     return {coefficient, balance_L.slice(0, layer, layer + 1)};
   }

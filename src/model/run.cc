@@ -21,11 +21,12 @@ void Model::Impl::rebuild(Ctx& ctx, const Config& config, int64_t layer) const {
 }
 
 void Model::zero_gradients(Ctx& ctx) {
-  const Impl& m = *impl_;
+  Impl& m = *impl_;
   for (const Parameter* p : parameters_)
     if (p->grad.defined()) ctx.ops.fill(ctx.stream, p->grad, 0);
-  for (const View& sum : {m.load_LE, m.balance_L, m.indexer_L})
+  for (const View& sum : {m.load_LE, m.entropy_L, m.clamped_L3, m.balance_L, m.indexer_L})
     if (sum.defined()) ctx.ops.fill(ctx.stream, sum, 0);
+  m.counted_rows_L.assign(m.num_blocks(), 0);
 }
 
 void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* given) {
@@ -43,7 +44,7 @@ void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* gi
     const Block::Choosing choosing = m.choosing(ctx, config_, given ? given->layers[l] : Choices::Layer{}, l);
     m.entry_uses[l] = choosing.use;
     m.blocks[l]->forward(ctx, m.streams(l + 1), m.streams(l), choosing, m.layout, m.rotary(config_, l));
-    m.add_load(ctx, config_, l, T);
+    m.add_statistics(ctx, config_, l, T);
   }
   m.collapse(ctx, m.streams(L));
 }
@@ -63,7 +64,7 @@ TokenResults Model::mtp_logprobs(Ctx& ctx) {
   if (R == 0) return results;
   m.mtp->forward(ctx, m.streams(L), m.embedding.value, m.choosing(ctx, config_, m.mtp_given, L), config_.sliding_window,
                  m.main_rotary);
-  m.add_load(ctx, config_, L, R);
+  m.add_statistics(ctx, config_, L, R);
   m.lm_head.logprobs(ctx, m.mtp->y_RD(), m.mtp->batch().targets, m.mtp_lm_saved, results.logp_T, results.best_T);
   return results;
 }

@@ -1,124 +1,143 @@
 #include "train/metrics.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <fstream>
-#include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/error.h"
-#include "tensor/book.h"
+#include "base/file.h"
+#include "train/expert_metrics.h"
 
 namespace temper::train {
 namespace {
+
+using Line = nlohmann::ordered_json;
 
 double unix_seconds() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-std::string format_duration(double seconds) {
-  const int64_t s = std::llround(seconds);
-  if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
-  return fmt::format("{}:{:02}", s / 60, s % 60);
+std::string of_group(std::string_view name, int group) {
+  return fmt::format("{}/{}", name, optim::group_name(static_cast<optim::ParameterGroup>(group)));
 }
 
-// A line that is longer wraps, and the next one would not cover it.
-size_t terminal_columns(std::FILE* stream) {
-  winsize size{};
-  return ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
+void add_gradients_and_update(Line& line, const StepResult& r) {
+  line["grad_norm"] = r.norms.global;
+  for (int g = 0; g < optim::kNumParameterGroups; ++g) line[of_group("grad_norm", g)] = r.norms.group[g];
+  if (!r.update) return;
+  line["params_norm"] = r.update->global.weight;
+  line["update_rms"] = r.update->global.update_rms();
+  line["update_ratio"] = r.update->global.ratio();
+  for (int g = 0; g < optim::kNumParameterGroups; ++g) {
+    line[of_group("params_norm", g)] = r.update->group[g].weight;
+    line[of_group("update_ratio", g)] = r.update->group[g].ratio();
+  }
+}
+
+void add_experts(Line& line, const ExpertMetrics& experts) {
+  line["expert_overload"] = experts.overload;
+  line["expert_load_cv"] = experts.variation;
+  line["dead_experts"] = experts.num_dead;
+  line["router_entropy"] = experts.entropy;
+  for (const LayerBalance& layer : experts.layers) {
+    line[fmt::format("moe/overload_layer_{}", layer.layer)] = layer.overload;
+    line[fmt::format("moe/dead_experts_layer_{}", layer.layer)] = layer.num_dead;
+    line[fmt::format("moe/entropy_layer_{}", layer.layer)] = layer.entropy;
+  }
+  line["swiglu_clamp/gate_high"] = experts.num_gate_high;
+  line["swiglu_clamp/linear_high"] = experts.num_linear_high;
+  line["swiglu_clamp/linear_low"] = experts.num_linear_low;
+  line["swiglu_clamp/share"] = experts.clamped_share;
+}
+
+void add_machine(Line& line, const StepReport& report) {
+  const StepResult& r = report.result;
+  const double named = report.data_seconds + r.forward_seconds + r.backward_seconds + r.optimizer_seconds;
+  line["tokens_per_second"] = report.tokens_per_second;
+  line["mfu"] = report.mfu;
+  line["step_ms"] = 1e3 * report.step_seconds;
+  line["data_ms"] = 1e3 * report.data_seconds;
+  line["forward_ms"] = 1e3 * r.forward_seconds;
+  line["backward_ms"] = 1e3 * r.backward_seconds;
+  line["optimizer_ms"] = 1e3 * r.optimizer_seconds;
+  line["other_ms"] = 1e3 * std::max(0.0, report.step_seconds - named);
+  line["checkpoint_ms"] = 1e3 * report.checkpoint_seconds;
+  line["memory_bytes"] = report.memory_bytes;
+  line["memory_plan_bytes"] = report.planned_bytes;
+  line["wall_time"] = unix_seconds();
+}
+
+// Bytes up to the end of the last line that has one.
+int64_t whole_lines(const std::filesystem::path& path) {
+  const std::string text = read_file(path);
+  const size_t end = text.rfind('\n');
+  return end == std::string::npos ? 0 : static_cast<int64_t>(end) + 1;
 }
 
 }  // namespace
 
-MetricsFile::MetricsFile(const std::filesystem::path& path) : path_(path), file_(std::fopen(path.c_str(), "w")) {
-  if (!file_) fail(ErrorCode::kIo, "cannot write {}: {}", path.string(), std::strerror(errno));
-}
-
-MetricsFile::~MetricsFile() { std::fclose(file_); }
-
-void MetricsFile::write(const StepReport& report) {
+nlohmann::ordered_json metrics_line(const StepReport& report) {
   const StepResult& r = report.result;
-  nlohmann::ordered_json line = {{"step", report.step},
-                                 {"loss", r.loss},
-                                 {"mtp_loss", r.mtp_loss},
-                                 {"balance_loss", r.balance_loss},
-                                 {"indexer_loss", r.indexer_loss},
-                                 {"expert_overload", r.expert_overload},
-                                 {"grad_norm", r.norms.global},
-                                 {"learning_rate", r.learning_rate},
-                                 {"mean_token_accuracy", r.mean_token_accuracy},
-                                 {"num_tokens", report.total_tokens},
-                                 {"epoch", report.epoch},
-                                 {"tokens_per_second", report.tokens_per_second},
-                                 {"mfu", report.mfu},
-                                 {"step_ms", 1e3 * report.step_seconds},
-                                 {"data_ms", 1e3 * report.data_seconds},
-                                 {"forward_ms", 1e3 * r.forward_seconds},
-                                 {"backward_ms", 1e3 * r.backward_seconds},
-                                 {"optimizer_ms", 1e3 * r.optimizer_seconds},
-                                 {"memory_bytes", report.memory_bytes},
-                                 {"wall_time", unix_seconds()}};
-  for (int g = 0; g < optim::kNumParameterGroups; ++g) {
-    line[fmt::format("grad_norm/{}", optim::group_name(static_cast<optim::ParameterGroup>(g)))] = r.norms.group[g];
+  Line line = {{"step", report.step},
+               {"loss", r.loss},
+               {"perplexity", std::exp(r.loss)},
+               {"mtp_loss", r.mtp_loss},
+               {"balance_loss", r.balance_loss},
+               {"indexer_loss", r.indexer_loss},
+               {"mean_token_accuracy", r.mean_token_accuracy},
+               {"learning_rate", r.learning_rate},
+               {"num_tokens", report.total_tokens},
+               {"num_label_tokens", r.num_targets},
+               {"epoch", report.epoch},
+               {"skipped_steps", report.num_skipped},
+               {"nonfinite_steps", report.num_nonfinite},
+               {"incidents", report.num_incidents}};
+  add_gradients_and_update(line, r);
+  add_experts(line, expert_metrics(r.moe_L));
+  for (const auto& [source, count] : report.sources) {
+    line["tokens_by_source/" + source] = count.tokens;
+    line["trained_tokens_by_source/" + source] = count.trained_tokens;
   }
-  write_line(line.dump());
+  if (!report.chain.empty()) line["chain"] = report.chain;
+  add_machine(line, report);
+  return line;
 }
 
-void MetricsFile::write_eval(int64_t step, double loss, double accuracy, int64_t num_targets) {
-  const nlohmann::ordered_json line = {{"step", step},
-                                       {"eval_loss", loss},
-                                       {"eval_mean_token_accuracy", accuracy},
-                                       {"eval_num_tokens", num_targets},
-                                       {"wall_time", unix_seconds()}};
-  write_line(line.dump());
+nlohmann::ordered_json metrics_line(const EvalReport& report) {
+  return {{"step", report.step},
+          {"eval_loss", report.loss},
+          {"eval_perplexity", std::exp(report.loss)},
+          {"eval_mean_token_accuracy", report.accuracy},
+          {"eval_num_tokens", report.num_targets},
+          {"wall_time", unix_seconds()}};
 }
 
-void MetricsFile::write_line(const std::string& line) {
-  if (std::fprintf(file_, "%s\n", line.c_str()) < 0 || std::fflush(file_) != 0) {
-    fail(ErrorCode::kIo, "cannot write {}: {}", path_.string(), std::strerror(errno));
-  }
+bool is_machine_field(std::string_view name) {
+  if (name.find('/') != std::string_view::npos) return false;
+  constexpr std::string_view kNames[] = {"tokens_per_second", "mfu", "memory_bytes", "memory_plan_bytes", "wall_time"};
+  return name.ends_with("_ms") || std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
 }
 
-std::string progress_line(const StepReport& report, const RunScale& scale, double seconds_left) {
-  const StepResult& r = report.result;
-  return fmt::format(
-      "step {}/{}  ETA {}  loss {:.4f}  grad norm {:.3g}  lr {:.2e}  {:.0f} tokens/s  MFU {:.1f}% of {}  memory {}, "
-      "plan {}",
-      report.step, scale.total_steps, format_duration(seconds_left), r.loss, r.norms.global, r.learning_rate,
-      report.tokens_per_second, 100 * report.mfu, scale.peak.name, format_bytes(report.memory_bytes),
-      format_bytes(scale.planned_bytes));
+MetricsFile::MetricsFile(const std::filesystem::path& path, int64_t keep_bytes, Files& files)
+    : file_(std::make_unique<AppendFile>(path, keep_bytes, files)) {
+  const int64_t missing = file_->missing_bytes();
+  if (missing == 0) return;
+  news_ = fmt::format("{}: its last {} are gone; lines of some steps before the resumed one are missing", path.string(),
+                      missing == 1 ? "byte" : fmt::format("{} bytes", missing));
+  file_.reset();
+  file_ = std::make_unique<AppendFile>(path, whole_lines(path), files);
 }
 
-Progress::Progress(std::FILE* stream, RunScale scale, int64_t log_every)
-    : stream_(stream), scale_(std::move(scale)), log_every_(log_every), terminal_(isatty(fileno(stream)) == 1) {}
-
-void Progress::update(const StepReport& report, double seconds_left) {
-  const std::string line = progress_line(report, scale_, seconds_left);
-  if (terminal_) {
-    fmt::print(stream_, "\r{}\x1b[K", std::string_view(line).substr(0, terminal_columns(stream_) - 1));
-    line_open_ = true;
-  } else if (report.step % log_every_ == 0 || report.step == scale_.total_steps) {
-    fmt::print(stream_, "{}\n", line);
-  }
-  std::fflush(stream_);
+std::string MetricsFile::take_news() {
+  if (!news_.empty()) return std::exchange(news_, {});
+  return file_->take_news();
 }
 
-void Progress::note(const std::string& text) {
-  finish();
-  fmt::print(stream_, "{}\n", text);
-  std::fflush(stream_);
-}
-
-void Progress::finish() {
-  if (line_open_) fmt::print(stream_, "\n");
-  line_open_ = false;
-  std::fflush(stream_);
-}
+void MetricsFile::write_line(const nlohmann::ordered_json& line) { file_->write(line.dump() + "\n"); }
 
 int64_t peak_resident_bytes() {
   std::ifstream status("/proc/self/status");

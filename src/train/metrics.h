@@ -1,10 +1,15 @@
-// What a run reports: a line of metrics.jsonl per step and a live line on the terminal.
+// metrics.jsonl: what a run tells about each of its steps. docs/metrics.md has every field with its unit and equation.
 #pragma once
 
-#include <cstdio>
 #include <filesystem>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
+#include "base/append_file.h"
+#include "train/source_tokens.h"
 #include "train/step.h"
 
 namespace temper::train {
@@ -13,62 +18,56 @@ namespace temper::train {
 struct StepReport {
   int64_t step = 0;  // 1-based: number of steps done
   StepResult result;
-  int64_t total_tokens = 0;  // since the start of the run
+  // Since the start of the run.
+  int64_t total_tokens = 0;
   double epoch = 0;
-  double step_seconds = 0, data_seconds = 0;
+  int64_t num_skipped = 0;    // steps that did not move the weights
+  int64_t num_nonfinite = 0;  // steps whose loss or gradient was not finite
+  int64_t num_incidents = 0;  // steps that left an incident bundle
+  std::map<std::string, SourceTokens::Count> sources;
+  std::string chain;  // 16 hexadecimal digits over all steps so far; empty: not kept
+
+  bool skipped = false;  // this step
+  // step: from asking for its data to the report. checkpoint: for how long training stood still for a run state since
+  // the last report; not part of step_seconds.
+  double step_seconds = 0, data_seconds = 0, checkpoint_seconds = 0;
   double tokens_per_second = 0, mfu = 0;
-  int64_t memory_bytes = 0;  // high mark of the process
+  int64_t memory_bytes = 0, planned_bytes = 0;  // high mark of the process, and what the plan said
 };
 
-// What every line of a run relates to.
-struct RunScale {
-  int64_t total_steps = 0;
-  backend::Peak peak;
-  int64_t planned_bytes = 0;
+struct EvalReport {
+  int64_t step = 0;
+  double loss = 0, accuracy = 0;
+  int64_t num_targets = 0;
 };
 
-// metrics.jsonl: one JSON object per line, names as in TRL and Hugging Face: step, loss, mtp_loss, balance_loss and
-// indexer_loss (unweighted; 0 where there is none), expert_overload (see StepResult), grad_norm (and
-// grad_norm/<group>), learning_rate, mean_token_accuracy, num_tokens (all so far), epoch, tokens_per_second, mfu,
-// step_ms, data_ms, forward_ms, backward_ms, optimizer_ms, memory_bytes, wall_time (seconds since the epoch of Unix).
-// Lines of held-out loss have step, eval_loss, eval_mean_token_accuracy, eval_num_tokens. Every line is flushed when it
-// is written.
+// A line as it is written, in the order of docs/metrics.md; wall_time is now. A number that is not finite is written as
+// null.
+nlohmann::ordered_json metrics_line(const StepReport& report);
+nlohmann::ordered_json metrics_line(const EvalReport& report);
+
+// True of the fields that measure the machine (times, speeds, memory); every other field is mathematics, and equal bit
+// for bit in a run that is repeated or resumed.
+bool is_machine_field(std::string_view name);
+
+// The file, one JSON object a line. A disk that refuses lines does not stop the run (base/append_file.h).
 class MetricsFile {
  public:
-  // Replaces a file of that name. Throws kIo.
-  explicit MetricsFile(const std::filesystem::path& path);
-  MetricsFile(const MetricsFile&) = delete;
-  MetricsFile& operator=(const MetricsFile&) = delete;
-  ~MetricsFile();
-  void write(const StepReport& report);
-  void write_eval(int64_t step, double loss, double accuracy, int64_t num_targets);
+  // Goes on after the first keep_bytes of a file, 0: replaces it. Where a crash left less than that, after its last
+  // whole line. Throws kIo.
+  explicit MetricsFile(const std::filesystem::path& path, int64_t keep_bytes = 0, Files& files = system_files());
+  void write(const StepReport& report) { write_line(metrics_line(report)); }
+  void write(const EvalReport& report) { write_line(metrics_line(report)); }
+  bool sync() { return file_->sync(); }
+  int64_t position() const { return file_->position(); }
+  // What the user should be told about lines that the disk refused, or that a crash lost; once.
+  std::string take_news();
 
  private:
-  void write_line(const std::string& line);
-  std::filesystem::path path_;
-  std::FILE* file_;
+  void write_line(const nlohmann::ordered_json& line);
+  std::unique_ptr<AppendFile> file_;
+  std::string news_;
 };
-
-// One line, cut to the terminal's width, that is redrawn after each step where `stream` is a terminal, and a plain line
-// every log_every steps elsewhere.
-class Progress {
- public:
-  Progress(std::FILE* stream, RunScale scale, int64_t log_every);
-  void update(const StepReport& report, double seconds_left);
-  // A line that stays, above the live one.
-  void note(const std::string& text);
-  // Ends the live line.
-  void finish();
-
- private:
-  std::FILE* stream_;
-  RunScale scale_;
-  int64_t log_every_;
-  bool terminal_, line_open_ = false;
-};
-
-// "step 120/800  ETA 1:05  loss 2.3140 ..." without a line end.
-std::string progress_line(const StepReport& report, const RunScale& scale, double seconds_left);
 
 // Largest resident size of this process, in bytes, since its start or the last reset; 0 where the system does not tell.
 int64_t peak_resident_bytes();

@@ -28,9 +28,10 @@ Session::Session(const backend::Backend& backend, model::Config config, model::M
     : ctx_{backend.ops, backend.device, nullptr, layers::act_dtype(options.precision),
            layers::acc_dtype(options.precision)},
       model_(std::move(config), with_threads(options, backend)),
-      norm_meter_(model_.parameters()) {
+      norm_meter_(model_.parameters()),
+      update_meter_(model_.parameters()) {
   model_.declare(book_);
-  if (options.train) norm_meter_.declare(book_);
+  if (options.train) norm_meter_.declare(book_), update_meter_.declare(book_, ctx_.acc);
   refuse_if_too_large(book_, backend.device.info());
   arena_ = std::make_unique<backend::Arena>(backend.device, book_);
   ctx_.stream = backend.device.stream_create();

@@ -7,6 +7,7 @@
 #include "layers/ctx.h"
 #include "model/model.h"
 #include "optim/clip.h"
+#include "optim/update_meter.h"
 #include "tensor/book.h"
 
 namespace temper::train {
@@ -27,6 +28,7 @@ class Session {
   layers::Ctx& ctx() { return ctx_; }
   model::Model& model() { return model_; }
   optim::NormMeter& norm_meter() { return norm_meter_; }  // its memory is there only when options.train
+  const optim::UpdateMeter& update_meter() const { return update_meter_; }  // the same
   const Book& book() const { return book_; }
   int64_t allocated_bytes() const { return arena_->allocated_bytes(); }
 
@@ -34,6 +36,7 @@ class Session {
   layers::Ctx ctx_;
   model::Model model_;
   optim::NormMeter norm_meter_;
+  optim::UpdateMeter update_meter_;
   Book book_;
   std::unique_ptr<backend::Arena> arena_;
 };

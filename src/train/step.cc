@@ -1,8 +1,6 @@
 #include "train/step.h"
 
-#include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -79,7 +77,8 @@ void Step::execute(const parallel::Instruction& instruction) {
       break;
     case Action::kUpdate:
       parts_.adamw.step(parts_.ctx, parts_.model.parameters(), result_.learning_rate,
-                        optim::clip_factor(result_.norms.global, parts_.max_grad_norm));
+                        optim::clip_factor(result_.norms.global, parts_.max_grad_norm), parts_.update_meter);
+      if (parts_.update_meter) result_.update = parts_.update_meter->read(parts_.ctx);
       if (parts_.auxiliary.bias_update_speed > 0)
         parts_.model.update_router_biases(parts_.ctx, parts_.auxiliary.bias_update_speed);
       break;
@@ -134,13 +133,7 @@ void Step::auxiliary() {
   const model::AuxiliaryLosses losses = parts_.model.auxiliary_losses(parts_.ctx);
   for (const double sum : losses.balance_L) result_.balance_loss += sum / static_cast<double>(batches_.size());
   for (const double sum : losses.indexer_L) result_.indexer_loss += sum / static_cast<double>(num_step_tokens_);
-  for (const std::vector<int32_t>& load_E : parts_.model.expert_loads(parts_.ctx)) {
-    if (load_E.empty()) continue;
-    const double total = std::accumulate(load_E.begin(), load_E.end(), 0.0);
-    const double largest = *std::max_element(load_E.begin(), load_E.end());
-    if (total > 0)
-      result_.expert_overload = std::max(result_.expert_overload, largest * static_cast<double>(load_E.size()) / total);
-  }
+  result_.moe_L = parts_.model.moe_statistics(parts_.ctx);
 }
 
 void Step::reduce() {

@@ -2,6 +2,7 @@
 // (clip, move the weights). Between them somebody may look at the result and decide that the weights stay as they are.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,12 +26,14 @@ struct StepResult {
   // Unweighted. mtp: (1/Z) sum w l of the prediction block. balance: sum_e F_e P_e, mean over rows, summed over layers.
   // indexer: KL, mean over tokens, summed over layers.
   double mtp_loss = 0, balance_loss = 0, indexer_loss = 0;
-  double expert_overload = 0;      // largest share of a layer's tokens that one expert got, in multiples of the mean
+  std::vector<model::MoeStatistics>
+      moe_L;                       // by layer, the prediction block last; empty after a loss that is not finite
   double mean_token_accuracy = 0;  // share of targets that were the most likely token
   int64_t num_tokens = 0, num_targets = 0;
   double learning_rate = 0;
-  optim::GradientNorms norms;  // before clipping
-  double model_flops = 0;      // forward and backward by the formula of docs/numerics.md
+  optim::GradientNorms norms;                // before clipping
+  std::optional<optim::UpdateNorms> update;  // after update(), where StepParts has a meter
+  double model_flops = 0;                    // forward and backward by the formula of docs/numerics.md
   double forward_seconds = 0, backward_seconds = 0, optimizer_seconds = 0;
 
   // Whether the loss and every gradient are finite numbers.
@@ -46,6 +49,7 @@ struct StepParts {
   optim::Adamw& adamw;
   double max_grad_norm;  // 0: no clipping
   AuxiliaryWeights auxiliary = {};
+  const optim::UpdateMeter* update_meter = nullptr;  // null: the update is not measured
 };
 
 class Step : private parallel::Executor {

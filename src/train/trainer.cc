@@ -71,7 +71,9 @@ Trainer::Trainer(RunConfig config) : config_(std::move(config)) {
 void Trainer::load_data() {
   const data::ReadOptions options = read_options(config_, model_config_.vocab_size);
   data::ReadReport report;
-  auto examples = data::read_examples(expand_files(config_.data.train), *tokenizer_, options, report);
+  const auto files = expand_files(config_.data.train);
+  sources_ = SourceTokens(files);
+  auto examples = data::read_examples(files, *tokenizer_, options, report);
   fmt::print("training data: {}\n", describe(report));
   data::LoaderOptions loader;
   loader.rows.row_tokens = config_.train.tokens_per_micro_batch;
@@ -149,7 +151,8 @@ TrainSummary Trainer::train() {
              adamw,
              o.max_grad_norm,
              {session_->model().options().mtp ? config_.train.mtp_weight : 0, config_.train.balance_weight,
-              config_.train.indexer_weight, config_.train.bias_update_speed}});
+              config_.train.indexer_weight, config_.train.bias_update_speed},
+             &session_->update_meter()});
   TrainSummary summary;
   if (!heldout_.empty()) summary.heldout_before = held_out(0);
   double flops = 0;
@@ -166,6 +169,7 @@ TrainSummary Trainer::train() {
           refuse_if_not_finite(report.result);
           report.result = step.update();
         });
+    sources_.add(data);
     report.step = i + 1;
     report.epoch = data.epoch;
     report.step_seconds = now_seconds() - start;
@@ -202,7 +206,8 @@ void Trainer::report_step(StepReport& report, TrainSummary& summary) {
   report.total_tokens = summary.num_tokens;
   report.tokens_per_second = static_cast<double>(result.num_tokens) / report.step_seconds;
   report.mfu = mfu_of(result.model_flops, report.step_seconds);
-  report.memory_bytes = peak_resident_bytes();
+  report.memory_bytes = peak_resident_bytes(), report.planned_bytes = scale_.planned_bytes;
+  report.sources = sources_.counts();
   metrics_->write(report);
   double seconds_left = summary.train_seconds / static_cast<double>(report.step) *
                         static_cast<double>(schedule_.total_steps - report.step);
@@ -210,6 +215,7 @@ void Trainer::report_step(StepReport& report, TrainSummary& summary) {
     seconds_left = std::clamp(config_.train.max_seconds - summary.train_seconds, 0.0, seconds_left);
   }
   progress_->update(report, seconds_left);
+  progress_->note(metrics_->take_news());
 }
 
 void Trainer::between_steps(int64_t step) {
@@ -220,7 +226,7 @@ void Trainer::between_steps(int64_t step) {
 
 HeldoutResult Trainer::held_out(int64_t step) {
   const HeldoutResult result = evaluate(session_->ctx(), session_->model(), heldout_);
-  metrics_->write_eval(step, result.loss, result.accuracy, result.num_targets);
+  metrics_->write(EvalReport{step, result.loss, result.accuracy, result.num_targets});
   progress_->note(fmt::format("held-out loss after {} steps: {:.4f}, token accuracy {:.1f}% ({} tokens)", step,
                               result.loss, 100 * result.accuracy, result.num_targets));
   return result;

@@ -17,6 +17,7 @@
 #include "optim/schedule.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
+#include "train/progress.h"
 #include "train/run_config.h"
 #include "train/session.h"
 #include "train/supervisor.h"
@@ -72,6 +73,7 @@ class Trainer {
   optim::Schedule schedule_;
   RunScale scale_;
   std::unique_ptr<Session> session_;
+  SourceTokens sources_;
   std::unique_ptr<MetricsFile> metrics_;
   std::unique_ptr<Progress> progress_;
 };

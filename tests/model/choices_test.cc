@@ -1,9 +1,7 @@
-// Choices recorded and given again, expert loads and the bias that balances them, frozen parameters, warm-up of the
+// Choices recorded and given again, the bias that balances experts, frozen parameters, warm-up of the
 // indexer: on the golden model in float64.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <numeric>
 
 #include "base/error.h"
 #include "golden.h"
@@ -104,30 +102,11 @@ TEST(Choices, ThatDoNotFitAreRefused) {
               testing::HasSubstr("layer 3, token 3: 1 after -1; expected ascending entries below 1"));
 }
 
-TEST(ExpertLoads, CountEachTokenOnceWhateverIsRecomputed) {
-  for (const Recompute recompute : {Recompute::kNone, Recompute::kBlock, Recompute::kFull}) {
-    ModelOptions options;
-    options.recompute = recompute;
-    options.mtp = true;
-    const auto rig = exact_rig(options);
-    rig->loss_and_gradients(golden_batch(), {.mtp = 0.3});
-    const auto loads = rig->model().expert_loads(rig->ctx());
-    EXPECT_TRUE(loads[0].empty()) << "routed by token id";
-    for (const int64_t l : {1, 2, 3}) EXPECT_EQ(std::accumulate(loads[l].begin(), loads[l].end(), 0), 29 * 3) << l;
-    EXPECT_EQ(std::accumulate(loads[4].begin(), loads[4].end(), 0), 28 * 3) << "prediction block";
-    rig->loss(golden_batch());  // another micro-batch of the step adds
-    const auto more = rig->model().expert_loads(rig->ctx());
-    EXPECT_EQ(std::accumulate(more[1].begin(), more[1].end(), 0), 2 * 29 * 3);
-    rig->model().zero_gradients(rig->ctx());
-    EXPECT_THAT(rig->model().expert_loads(rig->ctx())[1], testing::Each(0));
-  }
-}
-
 TEST(ExpertLoads, MoveTheBiasTowardsTheMean) {
   const auto rig = exact_rig();
   rig->model().zero_gradients(rig->ctx());
   rig->loss(golden_batch());
-  const auto loads = rig->model().expert_loads(rig->ctx());
+  const std::vector<int32_t> load_E = rig->model().moe_statistics(rig->ctx())[2].load_E;
   const auto& bias = rig->parameter("model.layers.2.mlp.gate.e_score_correction_bias").value;
   const auto before = rig->read(bias);
   rig->model().update_router_biases(rig->ctx(), 0.125);
@@ -135,7 +114,7 @@ TEST(ExpertLoads, MoveTheBiasTowardsTheMean) {
   const double mean = 29 * 3 / 8.0;
   int moved = 0;
   for (size_t e = 0; e < 8; ++e) {
-    const double expected = loads[2][e] < mean ? 0.125 : loads[2][e] > mean ? -0.125 : 0;
+    const double expected = load_E[e] < mean ? 0.125 : load_E[e] > mean ? -0.125 : 0;
     EXPECT_NEAR(after[e] - before[e], expected, 1e-15) << e;
     moved += expected != 0;
   }

@@ -50,6 +50,8 @@ void Rig::set(layers::Parameter& parameter, std::span<const double> values) {
       return ctx_.device.copy_to_device(ctx_.stream, to, values.data());
     case DType::kF32:
       return ctx_.device.copy_to_device(ctx_.stream, to, converted<float>(values).data());
+    case DType::kBF16:
+      return ctx_.device.copy_to_device(ctx_.stream, to, converted<bf16>(values).data());
     case DType::kI64:
       return ctx_.device.copy_to_device(ctx_.stream, to, converted<int64_t>(values).data());
     default:

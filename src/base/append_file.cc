@@ -9,49 +9,40 @@ namespace temper {
 
 AppendFile::AppendFile(const std::filesystem::path& path, int64_t keep_bytes, Files& files)
     : path_(path), file_(files.append(path, keep_bytes)) {
-  written_bytes_ = file_->size();
-  missing_bytes_ = std::max<int64_t>(0, keep_bytes - written_bytes_);
+  synced_bytes_ = file_->size();
+  missing_bytes_ = std::max<int64_t>(0, keep_bytes - synced_bytes_);
   files.sync_directory(path.parent_path());
 }
 
-AppendFile::~AppendFile() { write_pending(); }
+AppendFile::~AppendFile() { write_kept(); }
 
 void AppendFile::write(std::string_view record) {
   const std::lock_guard lock(mutex_);
-  if (static_cast<int64_t>(pending_.size() + record.size()) > kMaxPendingBytes) write_pending();
-  if (static_cast<int64_t>(pending_.size() + record.size()) > kMaxPendingBytes) {
+  const auto is_full = [&] { return static_cast<int64_t>(kept_.size() + record.size()) > kMaxKeptBytes; };
+  if (is_full()) sync_file();
+  if (is_full()) {
     if (lost_records_++ == 0)
       news_ = fmt::format("{}: {} bytes wait for the disk, no more are kept: records are lost from here on",
-                          path_.string(), pending_.size());
+                          path_.string(), kept_.size());
     return;
   }
-  pending_ += record;
-  write_pending();
+  kept_ += record;
+  write_kept();
 }
 
 bool AppendFile::sync() {
   const std::lock_guard lock(mutex_);
-  if (!write_pending()) return false;
-  try {
-    file_->sync();
-  } catch (const Error& error) {
-    sync_fails_ = true;
-    refused(error.what(), "a crash of the machine may cost the newest records");
-    return false;
-  }
-  sync_fails_ = false;
-  accepted();
-  return true;
+  return sync_file();
 }
 
 int64_t AppendFile::position() const {
   const std::lock_guard lock(mutex_);
-  return written_bytes_ + static_cast<int64_t>(pending_.size());
+  return synced_bytes_ + static_cast<int64_t>(kept_.size());
 }
 
 int64_t AppendFile::pending_bytes() const {
   const std::lock_guard lock(mutex_);
-  return static_cast<int64_t>(pending_.size());
+  return static_cast<int64_t>(kept_.size()) - written_bytes_;
 }
 
 int64_t AppendFile::lost_records() const {
@@ -64,35 +55,54 @@ std::string AppendFile::take_news() {
   return std::exchange(news_, {});
 }
 
-// An Error is not passed on: the log of a run is worth less than the run.
-bool AppendFile::write_pending() {
-  if (pending_.empty()) return true;
+// An Error is not passed on, here and in sync_file: the log of a run is worth less than the run.
+bool AppendFile::write_kept() {
+  const auto count = static_cast<int64_t>(kept_.size()) - written_bytes_;
+  if (count == 0) return true;
   try {
     cut_back();
-    torn_ = true;
-    file_->write(pending_.data(), static_cast<int64_t>(pending_.size()));
+    is_torn_ = true;
+    file_->write(kept_.data() + written_bytes_, count);
   } catch (const Error& error) {
-    refused(error.what(), "records are kept in memory and written as soon as the disk takes them");
+    refused(error.what());
     try {
       cut_back();
     } catch (const Error&) {  // the next try begins with it
     }
     return false;
   }
-  torn_ = false;
-  written_bytes_ += static_cast<int64_t>(pending_.size());
-  pending_.clear();
-  if (!sync_fails_) accepted();
+  is_torn_ = false;
+  written_bytes_ += count;
+  if (!sync_failed_) accepted();
+  return true;
+}
+
+bool AppendFile::sync_file() {
+  if (!write_kept()) return false;
+  try {
+    file_->sync();
+  } catch (const Error& error) {
+    refused(error.what());
+    sync_failed_ = is_torn_ = true;
+    written_bytes_ = 0;  // any of it may be gone, and no later sync would say so
+    return false;
+  }
+  synced_bytes_ += std::exchange(written_bytes_, 0);
+  kept_.clear();
+  sync_failed_ = false;
+  accepted();
   return true;
 }
 
 void AppendFile::cut_back() {
-  if (torn_) file_->truncate(written_bytes_);
-  torn_ = false;
+  if (is_torn_) file_->truncate(synced_bytes_ + written_bytes_);
+  is_torn_ = false;
 }
 
-void AppendFile::refused(const std::string& reason, const char* consequence) {
-  if (!std::exchange(refuses_, true)) news_ = fmt::format("{}; the run goes on: {}", reason, consequence);
+void AppendFile::refused(const std::string& reason) {
+  if (!std::exchange(refuses_, true))
+    news_ =
+        fmt::format("{}; the run goes on, the records are kept in memory and written when the disk takes them", reason);
 }
 
 void AppendFile::accepted() {

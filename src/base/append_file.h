@@ -1,8 +1,9 @@
 // An append-only log of whole records, for a run that goes on when the disk is full.
 //
 // A record is written at once; one that the disk refuses is kept in memory and tried again, in order, with the next
-// write or sync; a part of it that stands in the file is cut off. After a crash, bytes beyond the last sync() may be
-// missing or torn: sync before something else (a run state) names position().
+// write or sync; a part of it that stands in the file is cut off. What a failed sync may have lost is written again:
+// the bytes since the last sync() are kept in memory. After a crash, these may be missing or torn in the file: sync
+// before something else (a run state) names position().
 #pragma once
 
 #include <cstdint>
@@ -19,8 +20,9 @@ namespace temper {
 // Any thread may call any function.
 class AppendFile {
  public:
-  // Most bytes kept in memory; records that come after that are lost, counted and told by take_news.
-  static constexpr int64_t kMaxPendingBytes = 64 << 20;
+  // Most bytes kept in memory. A log that has more of them since its last sync is synced; if the disk refuses that,
+  // records are lost from there on, counted and told by take_news.
+  static constexpr int64_t kMaxKeptBytes = 64 << 20;
 
   // Opens path to go on after its first keep_bytes: 0 begins anew, a longer file is cut back. Throws Error kIo.
   AppendFile(const std::filesystem::path& path, int64_t keep_bytes, Files& files = system_files());
@@ -45,20 +47,22 @@ class AppendFile {
   std::string take_news();
 
  private:
-  bool write_pending();  // true if nothing is pending afterwards
-  void cut_back();       // removes a part of a refused record from the file
-  void refused(const std::string& reason, const char* consequence);
+  bool write_kept();  // true if all that is kept stands in the file
+  bool sync_file();
+  void cut_back();  // removes what stands in the file and is not known to be right
+  void refused(const std::string& reason);
   void accepted();
 
   const std::filesystem::path path_;
   mutable std::mutex mutex_;
   std::unique_ptr<OutputFile> file_;
   int64_t missing_bytes_ = 0;
-  int64_t written_bytes_ = 0;  // whole records in the file
-  bool torn_ = false;          // the file may hold a part of a refused record after written_bytes_
-  bool sync_fails_ = false;
-  bool refuses_ = false;  // told, and not yet told that it is over
-  std::string pending_;
+  int64_t synced_bytes_ = 0;   // of the file
+  std::string kept_;           // whole records after those
+  int64_t written_bytes_ = 0;  // of kept_, in the file
+  bool is_torn_ = false;       // the file may hold other bytes behind these
+  bool sync_failed_ = false;   // and has not succeeded since
+  bool refuses_ = false;       // told, and not yet told that it is over
   int64_t lost_records_ = 0;
   std::string news_;
 };

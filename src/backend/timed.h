@@ -6,7 +6,7 @@
 
 #include <array>
 
-#include "backend/ops.h"
+#include "backend/wrapped.h"
 
 namespace temper::backend {
 
@@ -16,31 +16,18 @@ struct OpTime {
   double flops = 0;  // by the formulas of ops.def
 };
 
-class TimedBackend {
+struct TimingHook : WrappedStream {
+  template <OpId kId, class... Args>
+  void call(const Args&... args);
+  std::array<OpTime, static_cast<size_t>(OpId::kCount)> times;
+};
+
+class TimedBackend : public WrappedBackend<TimingHook> {
  public:
-  // inner must outlive this.
-  explicit TimedBackend(const Backend& inner);
-  TimedBackend(const TimedBackend&) = delete;
-  TimedBackend& operator=(const TimedBackend&) = delete;
-  ~TimedBackend();
+  explicit TimedBackend(const Backend& inner);  // must outlive this
 
-  const Backend& backend() const { return backend_; }
-  // The one stream that the wrapped ops and device accept; stream_create of the wrapped device is absent.
-  Stream* stream() { return reinterpret_cast<Stream*>(&state_); }
-
-  const OpTime& time(OpId id) const { return state_.times[static_cast<int>(id)]; }
-  void reset() { state_.times = {}; }
-
-  // What stands behind a wrapped Stream*.
-  struct State {
-    const Backend* inner;
-    Stream* stream;
-    std::array<OpTime, static_cast<size_t>(OpId::kCount)> times;
-  };
-
- private:
-  State state_;
-  Backend backend_;
+  const OpTime& time(OpId id) const { return hook_.times[static_cast<int>(id)]; }
+  void reset() { hook_.times = {}; }
 };
 
 }  // namespace temper::backend

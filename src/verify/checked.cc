@@ -11,38 +11,15 @@
 namespace temper::verify {
 namespace {
 
-using backend::Backend;
-using backend::DeviceTable;
 using backend::InOut;
-using backend::OpTable;
-using backend::Stream;
-using State = CheckedBackend::State;
+using backend::OpTraits;
 
 // Allowed worst_element() errors. f32 outputs are sums of up to some ten thousand terms; bf16 ones are rounded to 2^-8,
 // and attention may round its probabilities to bf16 in addition.
 constexpr double kAllowedF32 = 5e-5, kAllowedBf16 = 1.0 / 64;
 
-constexpr std::string_view kParameters[] = {
-#define TEMPER_OP(name, kind, flops, params) #params,
-#include "backend/ops.def"
-#undef TEMPER_OP
-};
-
-State& state_of(Stream* stream) { return *reinterpret_cast<State*>(stream); }
-
 bool is_float(const View& view) {
   return view.dtype == DType::kF64 || view.dtype == DType::kF32 || view.dtype == DType::kBF16;
-}
-
-// The name of the n-th output in ops.def: "(Out y_RD, Out rstd_R, ..." has y_RD, rstd_R.
-std::string output_name(OpId op, int n) {
-  std::string_view text = kParameters[static_cast<int>(op)];
-  for (size_t at = text.find("Out "); at != std::string_view::npos; at = text.find("Out ", at + 1)) {
-    if (n-- > 0) continue;
-    const size_t begin = at + 4;
-    return std::string(text.substr(begin, text.find_first_of(",)", begin) - begin));
-  }
-  return "";
 }
 
 struct Range {
@@ -93,27 +70,28 @@ class Shadows {
 
 // Compares the outputs of one call.
 struct Comparison {
-  State& state;
+  const CheckingHook& hook;
   OpId op;
-  int64_t num_rows;  // rows that the op defines; -1: all
+  std::string_view text;  // of the op's parameters
+  int64_t num_rows;       // rows that the op defines; -1: all
   bool has_bf16 = false;
   OpError worst;
-  int output = 0;
+  int parameter = 0;
 
   template <class T>
   void see_input(const T& value) {
     if constexpr (std::is_base_of_v<View, T>) has_bf16 = has_bf16 || value.dtype == DType::kBF16;
     if constexpr (std::is_same_v<T, In>) {
-      for (const layers::Parameter* parameter : state.parameters)
+      for (const layers::Parameter* parameter : hook.parameters)
         if (worst.weight.empty() && overlap(parameter->value, value)) worst.weight = parameter->name;
     }
   }
   template <class T, class S>
   void compare(const T& got, const S& want) {
-    if constexpr (std::is_same_v<T, Out> || std::is_same_v<T, InOut>) compare_output(got, want);
+    const int number = parameter++;
+    if constexpr (std::is_same_v<T, Out> || std::is_same_v<T, InOut>) compare_output(number, got, want);
   }
-  void compare_output(const View& got, const View& want) {
-    const int number = output++;
+  void compare_output(int number, const View& got, const View& want) {
     if (!got.defined() || got.rank() == 0) return;
     const ElementError found = worst_element(got, want, num_rows < 0 ? got.dim(0) : std::min(num_rows, got.dim(0)));
     const bool wide = has_bf16 && (got.dtype == DType::kBF16 || op == OpId::attention_forward);
@@ -122,7 +100,7 @@ struct Comparison {
     const auto rank = [](double error, double limit) { return error > limit ? 2 + error : error; };
     if (worst.allowed != -1 && rank(found.error, allowed) < rank(worst.error, worst.allowed)) return;
     worst.error = found.error, worst.allowed = allowed, worst.row = found.row;
-    worst.output = output_name(op, number);
+    worst.output = backend::parameter_name(text, number);
   }
 };
 
@@ -135,11 +113,11 @@ int64_t defined_rows(const Tuple& args) {
   return -1;
 }
 
-void record(State& state, const OpError& call) {
-  const auto at = std::find_if(state.errors.begin(), state.errors.end(), [&](auto& e) { return e.op == call.op; });
-  if (at == state.errors.end()) {
-    state.errors.push_back(call);
-    state.errors.back().num_calls = 1;
+void record(std::vector<OpError>& errors, const OpError& call) {
+  const auto at = std::find_if(errors.begin(), errors.end(), [&](auto& e) { return e.op == call.op; });
+  if (at == errors.end()) {
+    errors.push_back(call);
+    errors.back().num_calls = 1;
     return;
   }
   const int64_t num_calls = at->num_calls + 1;
@@ -159,69 +137,38 @@ std::string explain(std::vector<Mistake>& mistakes, Storage& storage, const Firs
   return "";
 }
 
-// One wrapper per entry of ops.def.
-template <auto kEntry, OpId kId, class... Args>
-void checked_op(Stream* stream, Args... args) {
-  State& state = state_of(stream);
+}  // namespace
+
+template <OpId kId, class... Args>
+void CheckingHook::call(const Args&... args) {
   Storage storage;
   Shadows shadows(storage);
   (shadows.see(args), ...);
   std::tuple<Args...> shadow(shadows.make(args)...);
   // First the reference, then the fast call: ops may overwrite their inputs.
-  std::apply([&](auto&... operand) { (state.reference->ops.*kEntry)(nullptr, operand...); }, shadow);
-  (state.fast->ops.*kEntry)(state.stream, args...);
-  state.fast->device.stream_sync(state.stream);
+  std::apply([&](auto&... operand) { (reference->ops.*OpTraits<kId>::kEntry)(nullptr, operand...); }, shadow);
+  run<kId>(args...);
+  sync();
 
   const std::tuple<Args...> given(args...);
-  Comparison comparison{state, kId, defined_rows<kId>(given), false, {}, 0};
+  Comparison comparison{*this, kId, OpTraits<kId>::kText, defined_rows<kId>(given), false, {}, 0};
   comparison.worst.op = kId, comparison.worst.allowed = -1;
   (comparison.see_input(args), ...);
   std::apply([&](const auto&... want) { (comparison.compare(args, want), ...); }, shadow);
   OpError& worst = comparison.worst;
-  if (worst.error > worst.allowed) excuse_ties(OpTag<kId>{}, state.num_ties, worst, std::get<0>(shadow), args...);
+  if (worst.error > worst.allowed) excuse_ties(OpTag<kId>{}, num_ties, worst, std::get<0>(shadow), args...);
   if (worst.error > worst.allowed) {
     auto mistakes = std::apply(
-        [&](const auto&... operand) { return known_mistakes(OpTag<kId>{}, state.reference->ops, storage, operand...); },
+        [&](const auto&... operand) { return known_mistakes(OpTag<kId>{}, reference->ops, storage, operand...); },
         shadow);
     if constexpr (std::is_base_of_v<View, std::tuple_element_t<0, std::tuple<Args...>>>)
       worst.cause = explain(mistakes, storage, std::get<0>(given), worst.allowed);
   }
-  record(state, worst);
+  record(errors, worst);
 }
 
-template <auto kEntry, OpId kId, class... Args>
-auto wrap(void (*inner)(Stream*, Args...)) -> void (*)(Stream*, Args...) {
-  return inner ? &checked_op<kEntry, kId, Args...> : nullptr;
+CheckedBackend::CheckedBackend(const backend::Backend& fast) : WrappedBackend(fast, "checked") {
+  hook_.reference = &backend::cpu_reference();
 }
-
-OpTable wrap_ops(const OpTable& inner) {
-  OpTable table;
-#define TEMPER_OP(name, kind, flops, params) table.name = wrap<&OpTable::name, OpId::name>(inner.name);
-#include "backend/ops.def"
-#undef TEMPER_OP
-  return table;
-}
-
-DeviceTable wrap_device(const DeviceTable& inner) {
-  DeviceTable table = inner;
-  table.stream_create = nullptr;
-  table.stream_destroy = nullptr;
-  table.stream_sync = [](Stream* stream) { state_of(stream).fast->device.stream_sync(state_of(stream).stream); };
-  table.copy_to_device = [](Stream* stream, View to, const void* from) {
-    state_of(stream).fast->device.copy_to_device(state_of(stream).stream, to, from);
-  };
-  table.copy_to_host = [](Stream* stream, void* to, View from) {
-    state_of(stream).fast->device.copy_to_host(state_of(stream).stream, to, from);
-  };
-  return table;
-}
-
-}  // namespace
-
-CheckedBackend::CheckedBackend(const Backend& fast)
-    : state_{&fast, &backend::cpu_reference(), fast.device.stream_create(), {}, {}, 0},
-      backend_{fast.name + ", checked", wrap_device(fast.device), wrap_ops(fast.ops)} {}
-
-CheckedBackend::~CheckedBackend() { state_.fast->device.stream_destroy(state_.stream); }
 
 }  // namespace temper::verify

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backend/registry.h"
+#include "backend/wrapped.h"
 #include "layers/parameter.h"
 #include "verify/difference.h"
 
@@ -26,38 +27,26 @@ struct OpError {
   std::string cause;   // a known mistake that makes exactly this result of these operands; may be empty
 };
 
-class CheckedBackend {
+struct CheckingHook : backend::WrappedStream {
+  template <backend::OpId kId, class... Args>
+  void call(const Args&... args);
+  const backend::Backend* reference;
+  layers::ParameterList parameters;
+  std::vector<OpError> errors;
+  int64_t num_ties = 0;
+};
+
+class CheckedBackend : public backend::WrappedBackend<CheckingHook> {
  public:
-  // fast must outlive this. parameters: whose memory tells which weight an op read; set_parameters() changes them.
-  explicit CheckedBackend(const backend::Backend& fast);
-  CheckedBackend(const CheckedBackend&) = delete;
-  CheckedBackend& operator=(const CheckedBackend&) = delete;
-  ~CheckedBackend();
+  explicit CheckedBackend(const backend::Backend& fast);  // must outlive this
 
-  const backend::Backend& backend() const { return backend_; }
-  // The one stream that the wrapped ops accept.
-  backend::Stream* stream() { return reinterpret_cast<backend::Stream*>(&state_); }
-
-  void set_parameters(const layers::ParameterList& parameters) { state_.parameters = parameters; }
+  // Whose memory tells which weight an op read.
+  void set_parameters(const layers::ParameterList& parameters) { hook_.parameters = parameters; }
   // Ops in the order of their first call.
-  const std::vector<OpError>& errors() const { return state_.errors; }
+  const std::vector<OpError>& errors() const { return hook_.errors; }
   // Rows in which fast and reference chose otherwise because scores were closer than rounding.
-  int64_t num_ties() const { return state_.num_ties; }
-  void reset() { state_.errors.clear(), state_.num_ties = 0; }
-
-  // What stands behind a wrapped Stream*.
-  struct State {
-    const backend::Backend* fast;
-    const backend::Backend* reference;
-    backend::Stream* stream;
-    layers::ParameterList parameters;
-    std::vector<OpError> errors;
-    int64_t num_ties = 0;
-  };
-
- private:
-  State state_;
-  backend::Backend backend_;
+  int64_t num_ties() const { return hook_.num_ties; }
+  void reset() { hook_.errors.clear(), hook_.num_ties = 0; }
 };
 
 }  // namespace temper::verify

@@ -24,6 +24,21 @@ struct Ctx {
   backend::Stream* stream;
   DType act;  // activations and matrices of parameters
   DType acc;  // accumulation, vectors of parameters, gradients of parameters
+  // The block that runs, for whoever watches the ops: its number, the prediction block's being the last; -1 outside.
+  int64_t layer = -1;
+};
+
+// While it lives, ops belong to a block.
+class LayerScope {
+ public:
+  LayerScope(Ctx& ctx, int64_t layer) : ctx_(ctx), before_(ctx.layer) { ctx_.layer = layer; }
+  LayerScope(const LayerScope&) = delete;
+  LayerScope& operator=(const LayerScope&) = delete;
+  ~LayerScope() { ctx_.layer = before_; }
+
+ private:
+  Ctx& ctx_;
+  int64_t before_;
 };
 
 inline DType act_dtype(Precision precision) {

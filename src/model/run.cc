@@ -6,6 +6,7 @@
 namespace temper::model {
 
 using layers::Ctx;
+using layers::LayerScope;
 using layers::Parameter;
 
 void Model::Impl::collapse(Ctx& ctx, View x_TMD) const {
@@ -15,6 +16,7 @@ void Model::Impl::collapse(Ctx& ctx, View x_TMD) const {
 }
 
 void Model::Impl::rebuild(Ctx& ctx, const Config& config, int64_t layer) const {
+  const LayerScope scope(ctx, layer);
   const layers::ChoiceRule replay{true, {}};
   blocks[layer]->forward(ctx, streams(layer + 1), streams(layer), {replay, replay, entry_uses[layer]}, layout,
                          rotary(config, layer));
@@ -41,6 +43,7 @@ void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* gi
   m.mtp_given = given && m.mtp ? given->layers[L] : Choices::Layer{};
   ctx.ops.embedding_forward(ctx.stream, m.streams(0), m.embedding.value, m.layout.token_T);
   for (int64_t l = 0; l < L; ++l) {
+    const LayerScope scope(ctx, l);
     const Block::Choosing choosing = m.choosing(ctx, config_, given ? given->layers[l] : Choices::Layer{}, l);
     m.entry_uses[l] = choosing.use;
     m.blocks[l]->forward(ctx, m.streams(l + 1), m.streams(l), choosing, m.layout, m.rotary(config_, l));
@@ -62,9 +65,12 @@ TokenResults Model::mtp_logprobs(Ctx& ctx) {
   TokenResults results;
   const int64_t L = config_.num_hidden_layers, R = m.mtp->num_rows();
   if (R == 0) return results;
-  m.mtp->forward(ctx, m.streams(L), m.embedding.value, m.choosing(ctx, config_, m.mtp_given, L), config_.sliding_window,
-                 m.main_rotary);
-  m.add_statistics(ctx, config_, L, R);
+  {
+    const LayerScope scope(ctx, L);
+    m.mtp->forward(ctx, m.streams(L), m.embedding.value, m.choosing(ctx, config_, m.mtp_given, L),
+                   config_.sliding_window, m.main_rotary);
+    m.add_statistics(ctx, config_, L, R);
+  }
   m.lm_head.logprobs(ctx, m.mtp->y_RD(), m.mtp->batch().targets, m.mtp_lm_saved, results.logp_T, results.best_T);
   return results;
 }
@@ -91,6 +97,7 @@ void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradien
     const View dy_RD = dv_TD.first(mtp->num_rows());
     ctx.ops.fill(ctx.stream, dy_RD, 0);
     lm_head.backward(ctx, dy_RD, mtp->y_RD(), gradients.mtp_dlogp_R, mtp_lm_saved);
+    const LayerScope scope(ctx, num_layers);
     mtp->backward(ctx, streams_grad, embedding.grad, dy_RD, balance_of(num_layers, gradients.balance), main_rotary);
   }
   ctx.ops.fill(ctx.stream, dy_TD, 0);
@@ -108,6 +115,7 @@ void Model::backward(Ctx& ctx, const LossGradients& gradients) {
   const View dx_TMD = m.dx_TMD.first(T);
   const int64_t segment = m.keep.segment, end = m.indexer_is_trained ? 0 : std::max<int64_t>(m.lowest_trained, 0);
   for (int64_t l = L - 1; l >= end; --l) {
+    const LayerScope scope(ctx, l);
     const bool is_last = l == L - 1;
     if (segment > 1 && l % segment == segment - 1 && !is_last) {
       for (int64_t k = l - segment + 1; k < l; ++k) m.rebuild(ctx, config_, k);

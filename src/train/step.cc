@@ -1,6 +1,7 @@
 #include "train/step.h"
 
 #include <cmath>
+#include <limits>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -31,6 +32,10 @@ const StepResult& Step::compute(std::span<const layers::MicroBatch> batches, dou
   instructions_ = parallel::one_rank_step(static_cast<int64_t>(batches.size()));
   position_ = instructions_.size();
   z_ = count_denominator(parts_.objective, batches);
+  if (!std::isfinite(z_)) {
+    result_.loss = std::numeric_limits<double>::quiet_NaN();
+    return result_;
+  }
   if (!(z_ > 0)) {
     fail(ErrorCode::kInvalidArgument,
          "the step has no trained token: the loss weights of its {} micro-batches sum to {}; check the loss mask of "
@@ -55,6 +60,10 @@ const StepResult& Step::update() {
 
 std::string Step::position() const {
   return position_ < instructions_.size() ? parallel::describe(instructions_[position_]) : "counting the loss weights";
+}
+
+int64_t Step::micro_batch() const {
+  return position_ < instructions_.size() ? instructions_[position_].micro_batch : -1;
 }
 
 void Step::execute(const parallel::Instruction& instruction) {

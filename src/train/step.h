@@ -57,8 +57,8 @@ class Step : private parallel::Executor {
   explicit Step(StepParts parts) : parts_(parts) {}
 
   // Loss and gradients of a step; weights and moments stay as they are, so that it can be repeated. After a loss that
-  // is not finite nothing more is computed, and the gradients mean nothing. Throws kInvalidArgument when the batch has
-  // no trained token.
+  // is not finite nothing more is computed, and the gradients mean nothing; so it is with loss weights that are not
+  // finite. Throws kInvalidArgument when the batch has no trained token.
   const StepResult& compute(std::span<const layers::MicroBatch> batches, double learning_rate);
 
   // Moves the weights (and router biases) by what the last compute() found, which must be finite.
@@ -66,6 +66,8 @@ class Step : private parallel::Executor {
 
   // The instruction being run, in words; for whoever catches an error.
   std::string position() const;
+  // The micro-batch that it concerns; -1: the whole step.
+  int64_t micro_batch() const;
 
  private:
   void execute(const parallel::Instruction& instruction) override;

@@ -26,6 +26,7 @@ class Adamw {
   void step(layers::Ctx& ctx, std::span<layers::Parameter* const> parameters, double lr, double grad_scale,
             const UpdateMeter* meter = nullptr);
 
+  const AdamwOptions& options() const { return options_; }
   int64_t num_applied() const { return num_applied_; }
 
  private:

@@ -31,10 +31,10 @@ say "The fine-tuned model on the same words"
 $temper eval $out/sft/model $heldout --exact-match --max-new-tokens 24 \
   --json $out/after.json --answers $out/answers_after.jsonl
 
-# One curve, one model, one summary.
+# One picture, one model, one summary.
 cp -r $out/sft/model $out/model
 for stage in pretrain sft; do jq -c ". + {stage: \"$stage\"}" $out/$stage/metrics.jsonl; done > $out/metrics.jsonl
-tools/plot_metrics.sh $out/metrics.jsonl $out/curve.png
+$temper plot $out/pretrain $out/sft --x num_tokens --out $out/curve.png
 jq -n --slurpfile before $out/before.json --slurpfile after $out/after.json \
   --slurpfile stages <(cat $out/pretrain.json $out/sft.json) '
   ($stages | map(.train_seconds) | add) as $seconds |

@@ -14,5 +14,6 @@ void add_eval(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_data(CLI::App& app);
+void add_plot(CLI::App& app);
 
 }  // namespace temper::app

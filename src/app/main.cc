@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   temper::app::add_inspect(app);
   temper::app::add_convert(app);
   temper::app::add_data(app);
+  temper::app::add_plot(app);
   try {
     app.parse(argc, argv);
     if (!app.get_subcommands().empty()) return 0;

@@ -88,6 +88,44 @@ TEST_F(StepTest, ReportsWhatItDid) {
   EXPECT_LT(heldout.loss, result.loss);  // the step went downhill on its own batch
 }
 
+TEST_F(StepTest, TellsHowFarTheUpdateWent) {
+  Step step({session_.ctx(),
+             session_.model(),
+             *sft_,
+             session_.norm_meter(),
+             adamw_,
+             max_grad_norm_,
+             {},
+             &session_.update_meter()});
+  const Values before = values(&layers::Parameter::master);
+  EXPECT_FALSE(step.compute(batches_, 1e-2).update) << "nothing has moved";
+  const StepResult result = step.update();
+  ASSERT_TRUE(result.update);
+  const auto router = static_cast<int>(optim::ParameterGroup::kRouter);
+  std::array<double, 2> moved{}, weight{};  // of all, of the router
+  for (const auto& [name, after] : values(&layers::Parameter::master))
+    for (size_t i = 0; i < after.size(); ++i)
+      for (const size_t of : {0, 1}) {
+        if (of == 1 && optim::group_of(name) != optim::ParameterGroup::kRouter) continue;
+        moved[of] += std::pow(after[i] - before.at(name)[i], 2), weight[of] += after[i] * after[i];
+      }
+  EXPECT_NEAR(result.update->global.ratio(), std::sqrt(moved[0] / weight[0]), 1e-12);
+  EXPECT_NEAR(result.update->group[router].ratio(), std::sqrt(moved[1] / weight[1]), 1e-12);
+  EXPECT_NEAR(result.update->global.weight, std::sqrt(weight[0]), 1e-10);
+  EXPECT_GT(moved[1], 0);
+}
+
+TEST_F(StepTest, CountsTheExpertsOfAllItsMicroBatches) {
+  const std::vector<model::MoeStatistics> one = step_.compute(batches_, 1e-3).moe_L;
+  batches_.push_back(batches_[0]);
+  const std::vector<model::MoeStatistics> two = step_.compute(batches_, 1e-3).moe_L;
+  ASSERT_EQ(one.size(), two.size());
+  for (size_t l = 0; l < one.size(); ++l) {
+    EXPECT_EQ(two[l].num_elements, 2 * one[l].num_elements);
+    for (size_t e = 0; e < one[l].load_E.size(); ++e) EXPECT_EQ(two[l].load_E[e], 2 * one[l].load_E[e]);
+  }
+}
+
 TEST_F(StepTest, RefusesAStepWithoutTrainedTokens) {
   for (auto& weight : batches_[0].weights) weight = 0;
   EXPECT_THROW(step_.compute(batches_, 1e-3), Error);

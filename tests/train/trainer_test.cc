@@ -100,6 +100,13 @@ std::vector<Json> read_lines(const fs::path& path) {
   return lines;
 }
 
+std::vector<std::string> machine_fields(const Json& line) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : line.items())
+    if (is_machine_field(name)) names.push_back(name);
+  return names;
+}
+
 // Every file below a directory with its contents.
 std::map<std::string, std::string> snapshot(const fs::path& dir) {
   std::map<std::string, std::string> files;
@@ -128,10 +135,16 @@ TEST_F(TrainerTest, ARunLearnsReportsAndSaves) {
       continue;
     }
     EXPECT_EQ(line["step"], ++num_steps);
-    for (const char* key : {"loss", "grad_norm", "learning_rate", "mean_token_accuracy", "num_tokens", "epoch",
-                            "tokens_per_second", "mfu", "step_ms", "data_ms", "forward_ms", "backward_ms",
-                            "optimizer_ms", "memory_bytes", "grad_norm/mhc", "wall_time"})
+    for (const char* key :
+         {"loss", "grad_norm", "learning_rate", "mean_token_accuracy", "num_tokens", "epoch", "tokens_per_second",
+          "mfu", "step_ms", "data_ms", "forward_ms", "backward_ms", "optimizer_ms", "memory_bytes", "grad_norm/mhc",
+          "update_ratio/mhc", "router_entropy", "wall_time"})
       EXPECT_TRUE(line.contains(key)) << key;
+    int64_t tokens_of_sources = 0;
+    for (const auto& [name, value] : line.items())
+      if (name.starts_with("tokens_by_source/")) tokens_of_sources += value.get<int64_t>();
+    EXPECT_EQ(tokens_of_sources, line["num_tokens"]);
+    EXPECT_GE(line["step_ms"].get<double>(), line["forward_ms"].get<double>() + line["backward_ms"].get<double>());
     if (num_steps == 1) {
       EXPECT_EQ(line["learning_rate"], 0);
     } else if (num_steps == 3) {
@@ -142,6 +155,22 @@ TEST_F(TrainerTest, ARunLearnsReportsAndSaves) {
   EXPECT_EQ(num_evals, 3);  // before, after four steps, after all
   for (const char* file : {"run/model/config.json", "run/model/tokenizer.json", "run/step-4/config.json"})
     EXPECT_TRUE(fs::exists(at(file))) << file;
+}
+
+// Every field that is mathematics is equal bit for bit in the same run again.
+TEST_F(TrainerTest, EqualRunsTellTheSame) {
+  for (const char* precision : {"fp32", "bf16"}) {
+    std::vector<Json> runs[2];
+    for (std::vector<Json>& lines : runs) {
+      const std::string name = fmt::format("{}-{}", precision, &lines - runs);
+      Trainer(config({set("output.dir", name), std::string("train.precision=") + precision, "train.steps=3"})).train();
+      lines = read_lines(dir_ / name / "metrics.jsonl");
+      ASSERT_EQ(lines.size(), 5u);
+      for (Json& line : lines)
+        for (const std::string& field : machine_fields(line)) line.erase(field);
+    }
+    EXPECT_EQ(runs[1], runs[0]) << precision;
+  }
 }
 
 TEST_F(TrainerTest, FineTuningStartsWhereTheBaseEnded) {

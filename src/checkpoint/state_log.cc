@@ -157,10 +157,7 @@ void StateLog::publish(int64_t step) {
   const Path staging = directory_ / name_of(kWritingPrefix, step), path = directory_ / name_of(kStatePrefix, step),
              replaced = directory_ / name_of(kReplacedPrefix, step);
   const bool replaces = files_.exists(path);
-  if (replaces) {
-    files_.rename(path, replaced);
-    files_.sync_directory(directory_);
-  }
+  if (replaces) files_.rename(path, replaced);
   files_.rename(staging, path);
   files_.sync_directory(directory_);
   if (replaces) files_.remove_all(replaced);

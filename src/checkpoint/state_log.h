@@ -61,7 +61,8 @@ class StateLog {
   // Steps of the states in the directory, damaged ones included, ascending; none if there is no directory.
   std::vector<int64_t> steps() const;
 
-  // Reads every byte of a state and checks it. Throws kNotFound, kCorrupt (naming file and tensor), kUnsupported, kIo.
+  // Reads every byte of a state, from the disk where the system allows it, and checks it. Throws kNotFound, kCorrupt
+  // (naming file and tensor), kUnsupported, kIo.
   OpenedState open(int64_t step);
 
   // The newest state of at most that step which verifies. Those that were passed over are added to damaged; where

@@ -98,6 +98,30 @@ TEST_P(Conformance, AgreesWithTheReference) {
   EXPECT_GT(num_cases, 0) << "no case exercises this op: add one in a cases_*.cc file";
 }
 
+// Those that cut tokens by the number of threads; why stands in docs/numerics.md, "Determinism".
+bool depends_on_threads(OpId op, Precision precision) {
+  return op == OpId::hc_coefficients_backward || op == OpId::compress_backward || op == OpId::attention_backward ||
+         op == OpId::indexer_loss || (op == OpId::attention_forward && precision == Precision::kBf16);
+}
+
+TEST_P(Conformance, GivesTheSameBitsOnOneThreadAndOnThree) {
+  const auto [tested, op] = GetParam();
+  if (depends_on_threads(static_cast<OpId>(op), tested.precision)) return;
+  for (const OpCase& op_case : all_cases()) {
+    if (op_case.op != static_cast<OpId>(op) || tested.backend().name != "cpu") continue;
+    SCOPED_TRACE(op_case.label);
+    const auto three = run_case(op_case, tested.backend(), tested.precision);
+    set_num_threads(1);
+    const auto one = run_case(op_case, tested.backend(), tested.precision);
+    set_num_threads(3);
+    for (size_t i = 0; i < one.size(); ++i) {
+      const Operand& operand = op_case.operands[i];
+      if (operand.role == Role::kScratch || operand.compared_rows >= 0) continue;
+      EXPECT_TRUE(same_bits(one[i], three[i])) << operand.name;
+    }
+  }
+}
+
 std::string test_name(const testing::TestParamInfo<std::tuple<Tested, int>>& info) {
   const auto [tested, op] = info.param;
   return tested.backend().name + (tested.precision == Precision::kBf16 ? "_bf16_" : "_f32_") +

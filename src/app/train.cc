@@ -16,11 +16,16 @@ namespace {
 struct TrainArguments {
   std::string run_file;
   std::vector<std::string> overrides;
-  bool help_keys = false;
+  bool help_keys = false, fresh = false, force = false;
   std::filesystem::path json;
 };
 
 void print_summary(const train::TrainSummary& summary) {
+  if (summary.was_done) {
+    fmt::print("the run is done: {} steps, model in {}. Give --fresh --force to remove it and begin anew\n",
+               summary.num_steps, summary.model_dir.string());
+    return;
+  }
   fmt::print("{} steps, {} tokens in {:.1f} s: {:.0f} tokens/s, {:.1f} % of {}\n", summary.num_steps,
              summary.num_tokens, summary.train_seconds, summary.tokens_per_second, 100 * summary.mfu,
              summary.peak_name);
@@ -29,7 +34,19 @@ void print_summary(const train::TrainSummary& summary) {
   if (summary.heldout_after) fmt::print(" -> {:.4f}", summary.heldout_after->loss);
   fmt::print("\nmemory {} at its highest, {} planned\n", format_bytes(summary.peak_memory_bytes),
              format_bytes(summary.planned_bytes));
-  fmt::print("{}model in {}\n", summary.interrupted ? "interrupted; " : "", summary.model_dir.string());
+  if (summary.num_states > 0)
+    fmt::print("{} states saved, training stood still {:.2f} ms for each\n", summary.num_states,
+               1e3 * summary.mean_pause_seconds);
+  if (summary.stopped_by.empty())
+    fmt::print("{}model in {}\n", summary.interrupted ? "ended by train.max_seconds; " : "",
+               summary.model_dir.string());
+}
+
+// The command that goes on with a stopped run: this one, without what begins a run anew.
+std::string resume_command(const TrainArguments& arguments) {
+  std::string command = "temper train " + arguments.run_file;
+  for (const std::string& setting : arguments.overrides) command += fmt::format(" --set '{}'", setting);
+  return command;
 }
 
 void write_summary(const std::filesystem::path& path, const train::TrainSummary& summary) {
@@ -44,7 +61,11 @@ void write_summary(const std::filesystem::path& path, const train::TrainSummary&
                                  {"planned_bytes", summary.planned_bytes},
                                  {"first_loss", summary.first_loss},
                                  {"last_loss", summary.last_loss},
-                                 {"interrupted", summary.interrupted}};
+                                 {"interrupted", summary.interrupted},
+                                 {"stopped_by", summary.stopped_by},
+                                 {"num_states", summary.num_states},
+                                 {"mean_pause_ms", 1e3 * summary.mean_pause_seconds},
+                                 {"chain", fmt::format("{:016x}", summary.chain)}};
   if (summary.heldout_before) json["heldout_loss_before"] = summary.heldout_before->loss;
   if (summary.heldout_after) json["heldout_loss_after"] = summary.heldout_after->loss;
   write_file_atomically(path, json.dump(2) + "\n");
@@ -58,9 +79,17 @@ void run(const TrainArguments& arguments) {
   if (arguments.run_file.empty()) {
     fail(ErrorCode::kInvalidArgument, "no run file; give RUN.toml, or --help-keys for what may stand in it");
   }
-  train::Trainer trainer(train::load_run_config(arguments.run_file, arguments.overrides));
+  if (arguments.force && !arguments.fresh)
+    fail(ErrorCode::kInvalidArgument, "--force says that --fresh may remove a run; give both or neither");
+  const train::Start start = arguments.force   ? train::Start::kFreshForce
+                             : arguments.fresh ? train::Start::kFresh
+                                               : train::Start::kResume;
+  train::Trainer trainer(train::load_run_config(arguments.run_file, arguments.overrides), start);
   const train::TrainSummary summary = trainer.train();
   print_summary(summary);
+  if (!summary.stopped_by.empty())
+    fmt::print("stopped by {} after step {}, state saved. To go on: {}\n", summary.stopped_by, summary.num_steps,
+               resume_command(arguments));
   if (!arguments.json.empty()) write_summary(arguments.json, summary);
 }
 
@@ -74,6 +103,8 @@ void add_train(CLI::App& app) {
       ->take_all()
       ->allow_extra_args(false);
   command->add_flag("--help-keys", arguments->help_keys, "print every key of RUN.toml with its meaning");
+  command->add_flag("--fresh", arguments->fresh, "begin a run; refuse to go on with one that is in output.dir");
+  command->add_flag("--force", arguments->force, "with --fresh: remove the run that is in output.dir");
   command->add_option("--json", arguments->json, "write speed, memory and losses of the run to this file");
   command->callback([arguments] { run(*arguments); });
 }

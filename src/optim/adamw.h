@@ -27,7 +27,9 @@ class Adamw {
             const UpdateMeter* meter = nullptr);
 
   const AdamwOptions& options() const { return options_; }
+  // Updates so far: t of the bias correction. Part of the run state.
   int64_t num_applied() const { return num_applied_; }
+  void set_num_applied(int64_t count) { num_applied_ = count; }
 
  private:
   AdamwOptions options_;

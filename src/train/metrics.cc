@@ -137,8 +137,6 @@ std::string MetricsFile::take_news() {
   return file_->take_news();
 }
 
-void MetricsFile::write_line(const nlohmann::ordered_json& line) { file_->write(line.dump() + "\n"); }
-
 int64_t peak_resident_bytes() {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {

@@ -14,6 +14,8 @@
 
 namespace temper::train {
 
+inline constexpr const char* kMetricsFileName = "metrics.jsonl";
+
 // Of one step, after it. Ratios that have no peak to relate to are 0.
 struct StepReport {
   int64_t step = 0;  // 1-based: number of steps done
@@ -29,7 +31,7 @@ struct StepReport {
 
   bool skipped = false;  // this step
   // step: from asking for its data to the report. checkpoint: for how long training stood still for a run state since
-  // the last report; not part of step_seconds.
+  // the last report.
   double step_seconds = 0, data_seconds = 0, checkpoint_seconds = 0;
   double tokens_per_second = 0, mfu = 0;
   int64_t memory_bytes = 0, planned_bytes = 0;  // high mark of the process, and what the plan said
@@ -56,15 +58,13 @@ class MetricsFile {
   // Goes on after the first keep_bytes of a file, 0: replaces it. Where a crash left less than that, after its last
   // whole line. Throws kIo.
   explicit MetricsFile(const std::filesystem::path& path, int64_t keep_bytes = 0, Files& files = system_files());
-  void write(const StepReport& report) { write_line(metrics_line(report)); }
-  void write(const EvalReport& report) { write_line(metrics_line(report)); }
+  void write(const nlohmann::ordered_json& line) { file_->write(line.dump() + "\n"); }
   bool sync() { return file_->sync(); }
   int64_t position() const { return file_->position(); }
   // What the user should be told about lines that the disk refused, or that a crash lost; once.
   std::string take_news();
 
  private:
-  void write_line(const nlohmann::ordered_json& line);
   std::unique_ptr<AppendFile> file_;
   std::string news_;
 };

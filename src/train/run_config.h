@@ -34,6 +34,8 @@ struct RunConfig {
     int64_t tokens_per_micro_batch = 2048, gradient_accumulation = 1;
     int64_t steps = 0, epochs = 0;
     double max_seconds = 0;
+    std::string warning_signal = "USR1";
+    double stop_before_end = 0;
     int64_t seed = 0;
     std::string recompute = "none", indexer = "frozen";
     std::vector<std::string> freeze;
@@ -49,10 +51,13 @@ struct RunConfig {
   } optimizer;
   struct Output {
     std::string dir;
-    bool overwrite = false;
     std::string dtype = "source";
     int64_t save_every = 0, log_every = 1, eval_every = 0;
   } output;
+  struct Checkpoint {
+    int64_t every = 50, keep_last = 2, keep_every = 0, keep_best = 0;
+    bool staging = true, verify = false;
+  } checkpoint;
   struct Eval {
     int64_t max_examples = 0, max_new_tokens = 64;
     double temperature = 0, top_p = 1;

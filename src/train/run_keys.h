@@ -25,10 +25,17 @@ struct ChoiceField {
 using Field = std::variant<std::string*, bool*, IntegerField, RealField, ChoiceField, std::vector<std::string>*,
                            std::array<double, 2>*>;
 
+// Whether a run whose key has another value would compute something else.
+enum class Effect : uint8_t {
+  kMathematics,  // it would; a run cannot be resumed with another value
+  kNone,         // where files are, how often something is written, when the run pauses
+};
+
 struct Key {
   std::string_view name;  // "train.steps"
   Field field;            // where the value goes
   std::string_view help;
+  Effect effect = Effect::kMathematics;
 };
 
 // All keys in the order of the reference, bound to the fields of config, which must outlive the result.

@@ -14,7 +14,7 @@ void refuse_if_too_large(const Book& book, const backend::DeviceInfo& info) {
   if (info.memory_bytes == 0 || book.total_bytes() <= info.memory_bytes) return;
   fail(ErrorCode::kOutOfMemory,
        "the run needs {} and {} has {} free. Lower train.tokens_per_micro_batch, set train.recompute = \"block\" or "
-       "\"full\", or take a smaller model.\n{}",
+       "\"full\", set checkpoint.staging = false, or take a smaller model.\n{}",
        format_bytes(book.total_bytes()), info.name, format_bytes(info.memory_bytes), book.table());
 }
 
@@ -24,7 +24,7 @@ const backend::Backend& backend_for(layers::Precision precision) {
   return precision == layers::Precision::kFp64 ? backend::cpu_reference() : backend::cpu();
 }
 
-Session::Session(const backend::Backend& backend, model::Config config, model::ModelOptions options)
+Session::Session(const backend::Backend& backend, model::Config config, model::ModelOptions options, StateMemory state)
     : ctx_{backend.ops, backend.device, nullptr, layers::act_dtype(options.precision),
            layers::acc_dtype(options.precision)},
       model_(std::move(config), with_threads(options, backend)),
@@ -32,6 +32,10 @@ Session::Session(const backend::Backend& backend, model::Config config, model::M
       update_meter_(model_.parameters()) {
   model_.declare(book_);
   if (options.train) norm_meter_.declare(book_), update_meter_.declare(book_, ctx_.acc);
+  if (state != StateMemory::kNone) {
+    state_tensors_.emplace(model_.parameters(), state == StateMemory::kStaged);
+    state_tensors_->declare(book_);
+  }
   refuse_if_too_large(book_, backend.device.info());
   arena_ = std::make_unique<backend::Arena>(backend.device, book_);
   ctx_.stream = backend.device.stream_create();

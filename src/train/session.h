@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "backend/registry.h"
 #include "layers/ctx.h"
@@ -9,18 +10,23 @@
 #include "optim/clip.h"
 #include "optim/update_meter.h"
 #include "tensor/book.h"
+#include "train/state_tensors.h"
 
 namespace temper::train {
 
 // fp32 and bf16 run on the fast CPU backend, fp64 on the scalar reference.
 const backend::Backend& backend_for(layers::Precision precision);
 
+// Whether the run's state is saved, and whether memory is taken for a copy of it.
+enum class StateMemory : uint8_t { kNone, kInPlace, kStaged };
+
 class Session {
  public:
   // Declares everything, refuses (kOutOfMemory, with the Book's table) what does not fit into the device's free memory,
   // then allocates and fills the constant tables. Weights are undefined until they are loaded or initialised.
   // options.num_threads is set from the device. The backend must outlive the Session.
-  Session(const backend::Backend& backend, model::Config config, model::ModelOptions options);
+  Session(const backend::Backend& backend, model::Config config, model::ModelOptions options,
+          StateMemory state = StateMemory::kNone);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
   ~Session();
@@ -29,6 +35,7 @@ class Session {
   model::Model& model() { return model_; }
   optim::NormMeter& norm_meter() { return norm_meter_; }  // its memory is there only when options.train
   const optim::UpdateMeter& update_meter() const { return update_meter_; }  // the same
+  const StateTensors& state_tensors() const { return *state_tensors_; }     // not with StateMemory::kNone
   const Book& book() const { return book_; }
   int64_t allocated_bytes() const { return arena_->allocated_bytes(); }
 
@@ -37,6 +44,7 @@ class Session {
   model::Model model_;
   optim::NormMeter norm_meter_;
   optim::UpdateMeter update_meter_;
+  std::optional<StateTensors> state_tensors_;
   Book book_;
   std::unique_ptr<backend::Arena> arena_;
 };

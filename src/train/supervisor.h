@@ -1,9 +1,10 @@
-// What stands around the loop: adding the place to an error, and finishing in order when the user interrupts.
+// What stands around the loop: adding the place to an error, and finishing in order when somebody asks for it.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 
 namespace temper::train {
 
@@ -11,15 +12,25 @@ namespace temper::train {
 // errors are caught (the other is app/main.cc).
 void with_place(int64_t step, const std::function<std::string()>& place, const std::function<void()>& body);
 
-// While it lives, the first SIGINT or SIGTERM asks the loop to finish its step, save and return; a second one ends the
-// process as usual. One at a time.
+// While it lives, the first SIGINT, SIGTERM or warning signal asks the loop to finish its step, save and return; a
+// second signal of any of them ends the process at once. One at a time.
 class StopRequest {
  public:
-  StopRequest();
+  // warning_signal: "USR1", "USR2", "HUP" or "none": what a batch system sends some time before it kills.
+  explicit StopRequest(std::string_view warning_signal);
   StopRequest(const StopRequest&) = delete;
   StopRequest& operator=(const StopRequest&) = delete;
   ~StopRequest();
-  bool requested() const;
+
+  // "SIGTERM"; empty as long as nobody asked.
+  std::string signal_name() const;
+
+ private:
+  int warning_signal_;
 };
+
+// Seconds until the end of the batch job that this process runs in, by Slurm's SLURM_JOB_END_TIME (seconds since the
+// epoch of Unix); infinite where there is none.
+double seconds_to_job_end();
 
 }  // namespace temper::train

@@ -165,7 +165,7 @@ TEST_F(BadInput, TokenizerAndModelThatDoNotBelongTogether) {
 TEST_F(BadInput, OutputDirectory) {
   fs::create_directory(path("out"));
   directory_.write("out/precious.txt", "mine");
-  expect_refused(train(), {path("out"), "overwrite"});
+  expect_refused(train(), {path("out"), "--fresh --force"});
   EXPECT_EQ(read_file(path("out/precious.txt")), "mine");
   expect_refused(train({"--set", "output.dir=" + path("data.jsonl") + "/below"}), {"data.jsonl"});
 }

@@ -67,11 +67,19 @@ RunResult finish(const Started& started) {
 
 RunResult run_temper(const std::vector<std::string>& arguments) { return finish(start(arguments)); }
 
-RunResult run_and_kill(const std::vector<std::string>& arguments, const std::function<bool()>& should_kill) {
+RunResult run_and_signal(const std::vector<std::string>& arguments, int signal,
+                         const std::function<bool()>& should_send) {
   const Started started = start(arguments);
-  while (!should_kill() && waitpid(started.child, nullptr, WNOHANG | WNOWAIT) == 0)
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  kill(started.child, SIGKILL);
+  bool sent = false;
+  for (siginfo_t ended{}; !sent && ended.si_pid == 0;) {
+    if (should_send()) {
+      kill(started.child, signal);
+      sent = true;
+    } else {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      CHECK(waitid(P_PID, static_cast<id_t>(started.child), &ended, WEXITED | WNOHANG | WNOWAIT) == 0);
+    }
+  }
   return finish(started);
 }
 

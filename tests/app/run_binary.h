@@ -17,8 +17,9 @@ struct RunResult {
 
 RunResult run_temper(const std::vector<std::string>& arguments);
 
-// The same; the program is killed (SIGKILL) once should_kill() says so, which is asked every few milliseconds.
-RunResult run_and_kill(const std::vector<std::string>& arguments, const std::function<bool()>& should_kill);
+// The same; the program gets a signal once should_send() says so, which is asked every few milliseconds.
+RunResult run_and_signal(const std::vector<std::string>& arguments, int signal,
+                         const std::function<bool()>& should_send);
 
 // A directory of this test's own, empty at the start, removed at the end.
 class TemporaryDirectory {

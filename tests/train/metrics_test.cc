@@ -103,13 +103,13 @@ TEST_F(MetricsFileTest, GoesOnWhereItIsToldAndForgetsWhatFollowed) {
   {
     MetricsFile file(path_);
     for (const int64_t step : {1, 2, 3}) {
-      file.write(report_of_step(step));
+      file.write(metrics_line(report_of_step(step)));
       if (step == 2) after_two = file.position();
     }
-    file.write(EvalReport{3, 1, 0.5, 10});
+    file.write(metrics_line(EvalReport{3, 1, 0.5, 10}));
   }
   MetricsFile file(path_, after_two);
-  file.write(EvalReport{2, 1.5, 0.5, 10});
+  file.write(metrics_line(EvalReport{2, 1.5, 0.5, 10}));
   EXPECT_TRUE(file.sync());
   EXPECT_EQ(file.take_news(), "");
   std::istringstream text(text_of(path_));

@@ -50,7 +50,6 @@ TEST(RunConfigTest, DefaultsAreThoseOfPostTraining) {
 
 TEST(RunConfigTest, ReadsEveryType) {
   const std::string text = std::string(kGood) + R"(
-overwrite = true
 save_every = 5
 [optimizer]
 lr = 1        # a whole number is a number
@@ -58,7 +57,6 @@ betas = [0.9, 0.99]
 schedule = "wsd"
 )";
   const RunConfig c = parse(text, {"data.train=[\"x\", \"y\"]", "train.steps=7", "data.over_long=drop"});
-  EXPECT_TRUE(c.output.overwrite);
   EXPECT_EQ(c.output.save_every, 5);
   EXPECT_EQ(c.optimizer.lr, 1);
   EXPECT_EQ(c.optimizer.betas[1], 0.99);
@@ -83,7 +81,7 @@ TEST(RunConfigTest, WrongTypeNamesKeyFoundAndExpected) {
   expect_refusal("[train]\nsteps = \"many\"\n", {}, ErrorCode::kInvalidArgument,
                  {"RUN.toml:2", "train.steps", "the string \"many\"", "a whole number"});
   expect_refusal("[train]\nsteps = 1.5\n", {}, ErrorCode::kInvalidArgument, {"the number 1.5", "a whole number"});
-  expect_refusal("[output]\noverwrite = 1\n", {}, ErrorCode::kInvalidArgument, {"whole number 1", "true or false"});
+  expect_refusal("[checkpoint]\nverify = 1\n", {}, ErrorCode::kInvalidArgument, {"whole number 1", "true or false"});
   expect_refusal("[optimizer]\nbetas = [0.9]\n", {}, ErrorCode::kInvalidArgument, {"a list of 1", "two numbers"});
   expect_refusal("[train]\nprecision = \"fp16\"\n", {}, ErrorCode::kInvalidArgument,
                  {"train.precision", "fp16", "\"fp32\" or \"bf16\""});

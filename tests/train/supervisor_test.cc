@@ -2,27 +2,58 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <csignal>
+#include <cstdlib>
+#include <ctime>
 
 #include "base/error.h"
 
 namespace temper::train {
 namespace {
 
-TEST(SupervisorTest, FirstSignalAsksToStop) {
-  const StopRequest stop;
-  EXPECT_FALSE(stop.requested());
-  std::raise(SIGINT);
-  EXPECT_TRUE(stop.requested());
-  EXPECT_EQ(std::signal(SIGINT, SIG_DFL), SIG_DFL);  // a second one would end the process
+TEST(SupervisorTest, TheFirstSignalAsksToStop) {
+  for (const auto& [signal, name] : {std::pair{SIGINT, "SIGINT"}, {SIGTERM, "SIGTERM"}, {SIGUSR1, "SIGUSR1"}}) {
+    const StopRequest stop("USR1");
+    EXPECT_EQ(stop.signal_name(), "");
+    std::raise(signal);
+    EXPECT_EQ(stop.signal_name(), name);
+  }
+}
+
+TEST(SupervisorTest, AnySecondSignalEndsTheProcessAtOnce) {
+  EXPECT_EXIT(
+      {
+        const StopRequest stop("USR2");
+        std::raise(SIGUSR2);
+        std::raise(SIGTERM);
+      },
+      ::testing::ExitedWithCode(128 + SIGTERM), "");
+}
+
+TEST(SupervisorTest, ASignalThatIsNotTheWarningKeepsItsMeaning) {
+  EXPECT_EXIT(
+      {
+        const StopRequest stop("none");
+        std::raise(SIGUSR1);
+      },
+      ::testing::KilledBySignal(SIGUSR1), "");
 }
 
 TEST(SupervisorTest, ARequestDoesNotOutliveItsRun) {
   {
-    const StopRequest stop;
+    const StopRequest stop("none");
     std::raise(SIGTERM);
   }
-  EXPECT_FALSE(StopRequest().requested());
+  EXPECT_EQ(StopRequest("none").signal_name(), "");
+}
+
+TEST(SupervisorTest, SlurmTellsTheEndOfTheJob) {
+  unsetenv("SLURM_JOB_END_TIME");
+  EXPECT_TRUE(std::isinf(seconds_to_job_end()));
+  setenv("SLURM_JOB_END_TIME", std::to_string(std::time(nullptr) + 3600).c_str(), 1);
+  EXPECT_NEAR(seconds_to_job_end(), 3600, 60);
+  unsetenv("SLURM_JOB_END_TIME");
 }
 
 TEST(SupervisorTest, ErrorsGetTheirPlaceAndKeepTheirCode) {

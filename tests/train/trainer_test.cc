@@ -1,85 +1,25 @@
 // Whole runs of the tiny model: from a run file to a model directory.
 #include "train/trainer.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <cmath>
-#include <filesystem>
-#include <fstream>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "checkpoint/weight_source.h"
-#include "data/tokenizer_trainer.h"
-#include "train/tiny.h"
+#include "train/run_test_base.h"
 
 namespace temper::train {
 namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
+using testing::read_lines;
+using testing::snapshot;
 using Json = nlohmann::ordered_json;
 
-constexpr std::string_view kText =
-    "In the beginning was the word, and the word was with the text, and the text was the word. And the word was made "
-    "text, "
-    "and dwelt among us; and the beginning was in the end.";
-
-// A folder with a tokenizer, a config.json of the tiny model with that vocabulary, and a few files of data.
-class TrainerTest : public ::testing::Test {
+class TrainerTest : public testing::RunTest {
  protected:
-  void SetUp() override {
-    dir_ = fs::path(::testing::TempDir()) /
-           ("temper_trainer_" + std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()));
-    fs::remove_all(dir_);
-    fs::create_directories(dir_);
-    data::TrainerOptions options;
-    options.vocab_size = 280;
-    const std::string_view texts[] = {kText};
-    data::write_tokenizer(dir_ / "tokenizer", data::train_tokenizer(texts, options));
-    Json config = Json::parse(read_file(TEMPER_SOURCE_DIR "/tests/fixtures/v4/mixed_rate16/config.json"));
-    config["vocab_size"] = 288;
-    write("config.json", config.dump());
-    Json line = {{"text", kText}};
-    write("text.jsonl", line.dump() + "\n" + line.dump() + "\n");
-    line = {{"prompt", "word?"}, {"completion", "text, and the word"}};
-    write("pairs.jsonl", line.dump() + "\n" + line.dump() + "\n");
-  }
-  void TearDown() override { fs::remove_all(dir_); }
-
-  void write(const std::string& name, const std::string& contents) { std::ofstream(dir_ / name) << contents; }
-  std::string at(const std::string& name) const { return (dir_ / name).string(); }
-
-  // A pretraining run into dir_/run with overrides.
-  RunConfig config(const std::vector<std::string>& overrides = {}) const {
-    const std::string text = fmt::format(R"(
-[model]
-config = "{0}/config.json"
-tokenizer = "{0}/tokenizer"
-[data]
-train = "{0}/text.*"
-eval = "{0}/text.jsonl"
-[train]
-objective = "pretrain"
-precision = "fp32"
-tokens_per_micro_batch = 96
-gradient_accumulation = 2
-steps = 8
-[optimizer]
-lr = 1e-2
-warmup_steps = 2
-[output]
-dir = "{0}/run"
-)",
-                                         dir_.string());
-    return parse_run_config(text, "RUN.toml", overrides);
-  }
-
-  std::string set(const std::string& key, const std::string& file) const { return key + "=\"" + at(file) + "\""; }
-
   void expect_refusal(const std::vector<std::string>& overrides, const std::vector<std::string>& parts) const {
     try {
       Trainer trainer(config(overrides));
@@ -89,31 +29,13 @@ dir = "{0}/run"
       for (const auto& part : parts) EXPECT_THAT(error.what(), HasSubstr(part));
     }
   }
-
-  fs::path dir_;
 };
-
-std::vector<Json> read_lines(const fs::path& path) {
-  std::vector<Json> lines;
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) lines.push_back(Json::parse(line));
-  return lines;
-}
 
 std::vector<std::string> machine_fields(const Json& line) {
   std::vector<std::string> names;
   for (const auto& [name, value] : line.items())
     if (is_machine_field(name)) names.push_back(name);
   return names;
-}
-
-// Every file below a directory with its contents.
-std::map<std::string, std::string> snapshot(const fs::path& dir) {
-  std::map<std::string, std::string> files;
-  for (const auto& entry : fs::recursive_directory_iterator(dir)) {
-    if (entry.is_regular_file()) files[entry.path().string()] = read_file(entry.path());
-  }
-  return files;
 }
 
 TEST_F(TrainerTest, ARunLearnsReportsAndSaves) {
@@ -277,9 +199,9 @@ TEST_F(TrainerTest, OutputThatIsNotEmptyIsRefusedAndUntouched) {
   fs::create_directories(at("run"));
   write("run/notes.txt", "mine");
   const auto before = snapshot(at("run"));
-  expect_refusal({}, {at("run"), "overwrite"});
+  expect_refusal({}, {at("run"), "--fresh --force"});
   EXPECT_EQ(snapshot(at("run")), before);
-  EXPECT_NO_THROW(Trainer(config({"output.overwrite=true", "train.steps=2"})).train());
+  EXPECT_NO_THROW(Trainer(config({"train.steps=2"}), Start::kFreshForce).train());
   EXPECT_EQ(read_file(at("run/notes.txt")), "mine");
 }
 

@@ -1,0 +1,207 @@
+// What comes before the first step: everything that can be refused is refused here, and a run that was interrupted is
+// taken up.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "checkpoint/model_dir.h"
+#include "checkpoint/weight_source.h"
+#include "data/reader.h"
+#include "train/configuration.h"
+#include "train/data_setup.h"
+#include "train/trainer.h"
+
+namespace temper::train {
+namespace {
+
+namespace fs = std::filesystem;
+using checkpoint::OpenedState;
+
+layers::Precision precision_of(const RunConfig& config) {
+  return config.train.precision == "fp32" ? layers::Precision::kFp32 : layers::Precision::kBf16;
+}
+
+model::Recompute recompute_of(const RunConfig& config) {
+  if (config.train.recompute == "block") return model::Recompute::kBlock;
+  return config.train.recompute == "full" ? model::Recompute::kFull : model::Recompute::kNone;
+}
+
+model::IndexerUse indexer_of(const RunConfig& config) {
+  if (config.train.indexer == "warm-up") return model::IndexerUse::kWarmUp;
+  return config.train.indexer == "train" ? model::IndexerUse::kTrain : model::IndexerUse::kFrozen;
+}
+
+// model.config may be the file or the directory that holds it.
+model::Config read_model_config(const RunConfig& config) {
+  if (!config.model.path.empty()) return checkpoint::load_config(config.model.path);
+  const fs::path path(config.model.config);
+  if (fs::is_directory(path)) return checkpoint::load_config(path);
+  return model::parse_config(read_file(path), path.string());
+}
+
+optim::AdamwOptions adamw_of(const RunConfig& config) {
+  const auto& o = config.optimizer;
+  return {o.betas[0], o.betas[1], o.eps, o.weight_decay};
+}
+
+nlohmann::json parsed_source(const model::Config& config) {
+  return parse_json<nlohmann::json>(config.source, "config.json");
+}
+
+checkpoint::Retention retention_of(const RunConfig& config) {
+  return {config.checkpoint.keep_last, config.checkpoint.keep_every, config.checkpoint.keep_best};
+}
+
+}  // namespace
+
+Trainer::Trainer(RunConfig config, Start start)
+    : config_(std::move(config)),
+      dir_(config_.output.dir, start),
+      log_(dir_.states(), retention_of(config_)),
+      adamw_(adamw_of(config_)) {
+  objective_ = make_objective(config_);
+  model_config_ = read_model_config(config_);
+  tokenizer_ = std::make_unique<data::Tokenizer>(data::Tokenizer::load(tokenizer_path(config_)));
+  load_data();
+  make_schedule();
+  const std::optional<OpenedState> opened = newest_state();
+  if (opened) take_up(*opened);
+  make_session();
+  fill_weights(opened);
+  state_.configuration = configuration_of(config_);
+  state_.model_config = parsed_source(model_config_);
+  state_.configuration_hash = configuration_hash(config_, state_.model_config);
+  describe_run();
+  logs_ = std::make_unique<RunLogs>(dir_.path(), state_.log_bytes);
+  keeper_ = std::make_unique<StateKeeper>(
+      log_, session_->ctx(), session_->state_tensors(), [this] { logs_->sync(); }, config_.checkpoint.verify);
+}
+
+std::optional<OpenedState> Trainer::newest_state() {
+  std::vector<checkpoint::DamagedState> damaged;
+  std::optional<OpenedState> opened = log_.open_newest(std::numeric_limits<int64_t>::max(), damaged);
+  std::string list;
+  for (const auto& state : damaged) list += fmt::format("\n  step {}: {}", state.step, state.reason);
+  if (!opened && !damaged.empty())
+    fail(ErrorCode::kCorrupt,
+         "{} holds no state that is whole, so the run cannot go on; give --fresh --force to begin it anew:{}",
+         dir_.states().string(), list);
+  if (!damaged.empty()) fmt::print("damaged states are passed over:{}\n", list);
+  return opened;
+}
+
+void Trainer::take_up(const OpenedState& opened) {
+  const std::string origin = fmt::format("{}: state of step {}", dir_.states().string(), opened.step());
+  state_ = RunState::from_json(opened.facts(), origin);
+  const std::vector<std::string> changed = changed_mathematics(state_.configuration, config_);
+  if (!changed.empty())
+    fail(ErrorCode::kInvalidArgument,
+         "{} was made by another configuration, and to go on from it would be neither run. Change back, begin anew "
+         "with another output.dir (model.path can be a model of this run), or give --fresh --force:\n  {}",
+         origin, fmt::join(changed, "\n  "));
+  if (state_.model_config != parsed_source(model_config_))
+    fail(ErrorCode::kInvalidArgument, "{} belongs to another config.json than {}", origin,
+         config_.model.path.empty() ? config_.model.config : config_.model.path);
+  loader_->restore(state_.loader);
+  sources_.restore(state_.tokens_by_source);
+  adamw_.set_num_applied(state_.num_updates);
+  saved_step_ = state_.step;
+  fmt::print("going on after step {} of {} ({})\n", state_.step, schedule_.total_steps, dir_.path().string());
+}
+
+void Trainer::describe_run() {
+  const nlohmann::ordered_json description = {{"format", "temper run"},
+                                              {"configuration_hash", state_.configuration_hash},
+                                              {"total_steps", schedule_.total_steps},
+                                              {"planned_bytes", scale_.planned_bytes},
+                                              {"machine", state_.machine},
+                                              {"configuration", state_.configuration},
+                                              {"model_config", state_.model_config}};
+  write_file_atomically(dir_.description(), description.dump(2) + "\n");
+}
+
+void Trainer::load_data() {
+  const data::ReadOptions options = read_options(config_, model_config_.vocab_size);
+  data::ReadReport report;
+  const std::vector<fs::path> files = expand_files(config_.data.train);
+  sources_ = SourceTokens(files);
+  auto examples = data::read_examples(files, *tokenizer_, options, report);
+  fmt::print("training data: {}\n", describe(report));
+  data::LoaderOptions loader;
+  loader.rows.row_tokens = config_.train.tokens_per_micro_batch;
+  loader.rows.num_epochs = config_.train.epochs;
+  loader.rows.seed = static_cast<uint64_t>(config_.train.seed);
+  loader.micro_batches_per_step = config_.train.gradient_accumulation;
+  loader_ = std::make_unique<data::Loader>(std::move(examples), loader);
+  if (config_.data.eval.empty()) return;
+  data::ReadReport heldout_report;
+  auto heldout = data::read_examples(expand_files(config_.data.eval), *tokenizer_, options, heldout_report);
+  fmt::print("held-out data: {}\n", describe(heldout_report));
+  const auto limit = static_cast<size_t>(config_.eval.max_examples);
+  if (limit > 0 && heldout.size() > limit) heldout.resize(limit);
+  heldout_ = pack_rows(heldout, config_.train.tokens_per_micro_batch);
+}
+
+void Trainer::make_schedule() {
+  const auto& o = config_.optimizer;
+  schedule_.total_steps = config_.train.steps > 0 ? config_.train.steps : loader_->count_steps();
+  schedule_.kind = optim::parse_schedule(o.schedule);
+  schedule_.decay = optim::parse_decay(o.decay);
+  schedule_.max_lr = o.lr, schedule_.min_lr = o.min_lr;
+  schedule_.warmup_offset = o.warmup_offset, schedule_.decay_steps = o.decay_steps;
+  schedule_.warmup_steps = o.warmup_steps;
+  if (o.warmup_steps < 0) {
+    schedule_.warmup_steps = std::llround(o.warmup_ratio * static_cast<double>(schedule_.total_steps));
+  }
+  optim::validate(schedule_);
+  scale_.total_steps = schedule_.total_steps;
+}
+
+bool Trainer::trains_mtp() const {
+  if (config_.train.mtp_weight == 0 || config_.train.indexer == "warm-up") return false;
+  if (model_config_.num_nextn_predict_layers != 1) return false;
+  if (config_.model.path.empty()) return true;
+  const checkpoint::MtpKind kind = checkpoint::WeightSource(config_.model.path).mtp_kind();
+  if (kind == checkpoint::MtpKind::kOther)
+    fmt::print("{}: its mtp.* tensors are not V4's multi-token-prediction block; they stay as they are\n",
+               config_.model.path);
+  return kind == checkpoint::MtpKind::kV4;
+}
+
+void Trainer::make_session() {
+  model::ModelOptions options;
+  options.precision = precision_of(config_);
+  options.max_tokens = config_.train.tokens_per_micro_batch;
+  options.max_document = config_.data.max_document;
+  options.recompute = recompute_of(config_);
+  options.indexer = indexer_of(config_);
+  options.frozen = config_.train.freeze;
+  options.mtp = trains_mtp();
+  session_ = std::make_unique<Session>(backend_for(options.precision), model_config_, options,
+                                       config_.checkpoint.staging ? StateMemory::kStaged : StateMemory::kInPlace);
+  scale_.planned_bytes = session_->book().total_bytes();
+  const backend::DeviceInfo device = session_->ctx().device.info();
+  if (state_.step > 0 && state_.machine != device.name)
+    fmt::print("the state was made on {}, this is {}: the last bits of sums may differ from here on\n", state_.machine,
+               device.name);
+  state_.machine = device.name;
+}
+
+void Trainer::fill_weights(const std::optional<OpenedState>& opened) {
+  model::Model& model = session_->model();
+  if (opened) return session_->state_tensors().load(session_->ctx(), model, *opened);
+  if (config_.model.path.empty() || !config_.model.allow_missing.empty())
+    model.initialize(session_->ctx(), static_cast<uint64_t>(config_.model.seed));
+  if (config_.model.path.empty()) return;
+  const checkpoint::LoadReport report =
+      checkpoint::load_weights(config_.model.path, session_->ctx(), model.parameters(), {config_.model.allow_missing});
+  for (const std::string& name : report.missing)
+    fmt::print("{} has no {}: it starts as in a random model\n", config_.model.path, name);
+}
+
+}  // namespace temper::train

@@ -1,4 +1,4 @@
-// temper inspect: what a file or a model directory holds, and this machine's devices.
+// temper inspect: what a file, a model directory or the states of a run hold, and this machine's devices.
 #include <fmt/format.h>
 
 #include <array>
@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "app/commands.h"
+#include "app/inspect_state.h"
 #include "backend/registry.h"
 #include "base/error.h"
 #include "checkpoint/model_dir.h"
@@ -152,18 +153,23 @@ void inspect_devices() {
 void run(const std::filesystem::path& path) {
   if (path.empty()) return inspect_devices();
   if (!std::filesystem::exists(path)) fail(ErrorCode::kNotFound, "{} is not there", path.string());
-  if (std::filesystem::is_directory(path)) return inspect_directory(path);
+  if (std::filesystem::is_directory(path)) {
+    return holds_run_states(path) ? inspect_run_states(path) : inspect_directory(path);
+  }
   if (path.extension() == ".safetensors") return inspect_safetensors(path);
-  fail(ErrorCode::kUnsupported, "{}: expected a model directory or a .safetensors file", path.string());
+  fail(ErrorCode::kUnsupported, "{}: expected a directory of a model, a run or a run state, or a .safetensors file",
+       path.string());
 }
 
 }  // namespace
 
 void add_inspect(CLI::App& app) {
   auto path = std::make_shared<std::filesystem::path>();
-  CLI::App* command =
-      app.add_subcommand("inspect", "tensors of a file; shape, parameters and memory of a model; devices");
-  command->add_option("PATH", *path, "safetensors file or model directory; nothing: this machine's devices");
+  CLI::App* command = app.add_subcommand(
+      "inspect", "tensors of a file; shape, parameters and memory of a model; states of a run; devices");
+  command->add_option(
+      "PATH", *path,
+      "safetensors file, or directory of a model, a run or a run state; nothing: this machine's devices");
   command->callback([path] { run(*path); });
 }
 

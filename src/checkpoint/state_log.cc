@@ -15,7 +15,6 @@ namespace {
 
 constexpr std::string_view kStatePrefix = "step-", kWritingPrefix = ".writing-", kReplacedPrefix = ".replaced-",
                            kRemovingPrefix = ".removing-";
-constexpr const char* kPinName = "pinned";
 constexpr int64_t kChunkBytes = 1 << 20;  // stays in the cache between the checksum and the write
 
 std::string name_of(std::string_view prefix, int64_t step) { return std::string(prefix) + fmt::format("{:08}", step); }

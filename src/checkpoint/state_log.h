@@ -37,8 +37,10 @@ struct StateContents {
   std::optional<double> score;                                      // held-out loss, for keep_best
 };
 
+inline constexpr const char* kPinName = "pinned";
+
 // Which states stay: the newest keep_last (at least 1), every one whose step is a multiple of keep_every, the keep_best
-// with the lowest score; 0 means none by that rule. A state that holds a file `pinned` always stays.
+// with the lowest score; 0 means none by that rule. A state that holds a file kPinName always stays.
 struct Retention {
   int64_t keep_last = 2, keep_every = 0, keep_best = 0;
 };

@@ -119,16 +119,18 @@ void swiglu_clamp_counts(Stream* stream, InOut count_3, In gu_RG, In index_R, do
   CHECK(limit > 0 && count_3.size() == 3 && (!index_R.defined() || index_R.size() == R), gu_RG.to_string(), limit);
   const Reals gu = reals(gu_RG);
   const int32_t* index = index_R.defined() ? index_R.data<int32_t>() : nullptr;
-  auto* row_counts = static_cast<int32_t*>(shared_scratch(R * 3 * 4));
-  parallel_for(R, row_grain(F), [&](int64_t begin, int64_t end, int) {
-    std::fill(row_counts + 3 * begin, row_counts + 3 * end, 0);
-    for (int64_t r = begin; r < end; ++r) {
-      if (index != nullptr && index[r] < 0) continue;
-      row_kernels().swiglu_clamp_counts(row_counts + 3 * r, gu.at(r * 2 * F), F, static_cast<float>(limit));
+  constexpr int64_t kBlockRows = 128;
+  const int64_t num_blocks = (R + kBlockRows - 1) / kBlockRows;
+  auto* block_counts = static_cast<int32_t*>(shared_scratch(num_blocks * 3 * 4));
+  parallel_for(num_blocks, row_grain(F * kBlockRows), [&](int64_t begin, int64_t end, int) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t row = block * kBlockRows;
+      row_kernels().swiglu_clamp_counts(block_counts + 3 * block, gu.at(row * 2 * F), index ? index + row : nullptr,
+                                        std::min(kBlockRows, R - row), F, static_cast<float>(limit));
     }
   });
   auto* count = count_3.data<int64_t>();
-  for (int64_t i = 0; i < 3 * R; ++i) count[i % 3] += row_counts[i];
+  for (int64_t i = 0; i < 3 * num_blocks; ++i) count[i % 3] += block_counts[i];
 }
 
 }  // namespace

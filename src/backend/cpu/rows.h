@@ -41,8 +41,8 @@ struct RowKernels {
   // dw: null or one per row.
   void (*swiglu_backward)(Reals dgu, float* dw, Reals a, Reals da, Reals gu, const float* w, int64_t rows, int64_t F,
                           float limit);
-  // counts of one row: gate above limit, up above it, up below its negative.
-  void (*swiglu_clamp_counts)(int32_t* counts, Reals gu, int64_t F, float limit);
+  // counts: gate above limit, up above it, up below its negative, of the rows whose index is not negative (null: all).
+  void (*swiglu_clamp_counts)(int32_t* counts, Reals gu, const int32_t* index, int64_t rows, int64_t F, float limit);
   // y = base + the K rows of x, each D long, in order; base may be undefined.
   void (*combine)(Reals y, Reals x, const int32_t* x_rows, int64_t K, Reals base, int64_t D);
   // Returns log sum exp of a row and its first largest element.

@@ -31,10 +31,12 @@ say "The fine-tuned model on the same words"
 $temper eval $out/sft/model $heldout --exact-match --max-new-tokens 24 \
   --json $out/after.json --answers $out/answers_after.jsonl
 
-# One picture, one model, one summary.
+# One picture, one page, one model, one summary.
 cp -r $out/sft/model $out/model
 for stage in pretrain sft; do jq -c ". + {stage: \"$stage\"}" $out/$stage/metrics.jsonl; done > $out/metrics.jsonl
 $temper plot $out/pretrain $out/sft --x num_tokens --out $out/curve.png
+cp $out/answers_after.jsonl $out/sft/samples.jsonl
+$temper report $out/sft --out $out/report.html
 jq -n --slurpfile before $out/before.json --slurpfile after $out/after.json \
   --slurpfile stages <(cat $out/pretrain.json $out/sft.json) '
   ($stages | map(.train_seconds) | add) as $seconds |
@@ -64,4 +66,4 @@ done
 echo
 printf "%.0f tokens/s, %.1f %% of %s, %.0f MiB at the highest, %.0f s of training\n" "$(value .tokens_per_second)" \
   "$(value "100 * .mfu")" "$(value .peak)" "$(value ".peak_memory_bytes / 1048576")" "$(value .train_seconds)"
-echo "$out/summary.json, $out/metrics.jsonl, $out/curve.png, $out/model/"
+echo "$out/summary.json, $out/metrics.jsonl, $out/curve.png, $out/report.html, $out/model/"

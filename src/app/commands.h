@@ -15,5 +15,6 @@ void add_inspect(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_data(CLI::App& app);
 void add_plot(CLI::App& app);
+void add_report(CLI::App& app);
 
 }  // namespace temper::app

@@ -1,7 +1,6 @@
 // temper inspect: what a file, a model directory or the states of a run hold, and this machine's devices.
 #include <fmt/format.h>
 
-#include <array>
 #include <map>
 #include <memory>
 
@@ -15,6 +14,7 @@
 #include "data/tokenizer.h"
 #include "model/model.h"
 #include "optim/clip.h"
+#include "report/model_size.h"
 #include "tensor/book.h"
 
 namespace temper::app {
@@ -95,34 +95,16 @@ void print_memory(const model::Config& config) {
   }
 }
 
-// Tables of expert ids and correction biases are counted neither by the makers nor here.
-bool is_buffer(const std::string& name) {
-  return name.ends_with("tid2eid") || name.ends_with("e_score_correction_bias");
-}
-
 void print_parameters(const model::Config& config) {
-  const model::Model model(config, {.max_tokens = 1, .train = false, .mtp = config.num_nextn_predict_layers == 1});
-  std::array<int64_t, optim::kNumParameterGroups> by_group{};
-  int64_t total = 0, routed = 0, mtp = 0;
-  for (const layers::Parameter* parameter : model.parameters()) {
-    if (is_buffer(parameter->name)) continue;
-    if (parameter->name.starts_with("mtp.")) {
-      mtp += parameter->shape.size();
-      continue;
-    }
-    by_group[static_cast<size_t>(optim::group_of(parameter->name))] += parameter->shape.size();
-    total += parameter->shape.size();
-    if (parameter->name.find(".mlp.experts.") != std::string::npos) routed += parameter->shape.size();
-  }
+  const report::ModelSize size = report::measure(config);
   for (int g = 0; g < optim::kNumParameterGroups; ++g) {
     fmt::print("{:<18} {:>15} parameters {:6.2f} %\n", optim::group_name(static_cast<optim::ParameterGroup>(g)),
-               by_group[g], 100.0 * static_cast<double>(by_group[g]) / static_cast<double>(total));
+               size.by_group[g], 100.0 * static_cast<double>(size.by_group[g]) / static_cast<double>(size.total));
   }
-  const int64_t embedding = config.vocab_size * config.hidden_size;
-  const int64_t idle = routed / config.n_routed_experts * (config.n_routed_experts - config.num_experts_per_tok);
-  fmt::print("{:<18} {:>15} parameters, {} of them active for a token (without the input embedding)\n", "all", total,
-             total - idle - embedding);
-  if (mtp > 0) fmt::print("{:<18} {:>15} parameters, not among these\n", "prediction block", mtp);
+  fmt::print("{:<18} {:>15} parameters, {} of them active for a token (without the input embedding)\n", "all",
+             size.total, size.active);
+  if (size.prediction_block > 0)
+    fmt::print("{:<18} {:>15} parameters, not among these\n", "prediction block", size.prediction_block);
 }
 
 void inspect_directory(const std::filesystem::path& dir) {

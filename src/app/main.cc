@@ -24,6 +24,7 @@ int main(int argc, char** argv) {
   temper::app::add_convert(app);
   temper::app::add_data(app);
   temper::app::add_plot(app);
+  temper::app::add_report(app);
   try {
     app.parse(argc, argv);
     if (!app.get_subcommands().empty()) return 0;

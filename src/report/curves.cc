@@ -36,6 +36,14 @@ constexpr std::array kLooks = {
     FieldLook{"tokens_per_second", "tokens per second", true},
     FieldLook{"mfu", "MFU (share of the peak)", true},
     FieldLook{"mean_token_accuracy", "share of trained tokens that were the most likely one", true},
+    FieldLook{"update_ratio", "size of the update / size of the weights", true},
+    FieldLook{"expert_overload", "largest load of an expert / mean load", false},
+    FieldLook{"dead_experts", "experts that no token of the step chose", true},
+    FieldLook{"router_entropy", "router entropy (nats)", false},
+    FieldLook{"balance_loss", "balance loss", false},
+    FieldLook{"mtp_loss", "prediction block's loss (nats per trained token)", false},
+    FieldLook{"indexer_loss", "indexer's loss (nats)", false},
+    FieldLook{"swiglu_clamp/share", "share of clamped activations", true},
     FieldLook{"memory_bytes", "memory, high mark (MiB)", true, kMebibyte},
 };
 
@@ -183,6 +191,29 @@ Panel make_panel(const std::vector<NamedRun>& runs, const std::string& field, XA
         {runs[i].name + ", held out", runs.size() == 1 ? 1 : color, CurveStyle::kDots, thinned(heldout, kMaxBuckets)});
   }
   panel.log_y = !look.from_zero && spans_a_log_scale(panel.curves);
+  return panel;
+}
+
+Panel make_group_panel(const RunLog& log, const std::string& group, const std::string& title,
+                       const std::string& prefix) {
+  constexpr size_t kMaxInLegend = 8;
+  const std::string begin = group + "/" + prefix;
+  Panel panel;
+  panel.title = title;
+  panel.x_title = "step";
+  for (const auto& [field, series] : log.series) {
+    if (!field.starts_with(begin)) continue;
+    Points points;
+    for (const Point& point : series) points.emplace_back(static_cast<double>(point.step), point.value);
+    const int color = static_cast<int>(panel.curves.size());
+    panel.curves.push_back({field.substr(begin.size()), color, CurveStyle::kLine,
+                            thinned(running_mean(points, points.size() / 50 + 1), kMaxBuckets)});
+  }
+  if (panel.curves.size() < 2) panel.curves.clear();
+  if (panel.curves.size() > kMaxInLegend) {
+    for (Curve& curve : panel.curves) curve.title.clear();
+  }
+  panel.log_y = spans_a_log_scale(panel.curves);
   return panel;
 }
 

@@ -26,6 +26,11 @@ std::vector<NamedRun> read_runs(const std::vector<std::filesystem::path>& paths)
 // Throws kInvalidArgument for a run that lacks what the axis needs.
 Panel make_panel(const std::vector<NamedRun>& runs, const std::string& field, XAxis axis);
 
+// One panel: every field "<group>/<prefix><x>" of a run as a curve called <x>, smoothed; in the legend where there are
+// at most 8. No curves where there are fewer than two.
+Panel make_group_panel(const RunLog& log, const std::string& group, const std::string& title,
+                       const std::string& prefix = "");
+
 // The mean of the `width` values around each one (at the start fewer, as many before as after; at the end those
 // before).
 std::vector<std::pair<double, double>> running_mean(const std::vector<std::pair<double, double>>& points, size_t width);

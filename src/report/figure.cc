@@ -76,6 +76,21 @@ std::string axes(const Panel& panel) {
   return out;
 }
 
+// The corner on the right that the curves leave free; beside the panel where the legend is long.
+std::string legend_place(const Panel& panel) {
+  constexpr int64_t kMostInside = 4;
+  const auto is_titled = [](const Curve& curve) { return !curve.title.empty(); };
+  if (std::count_if(panel.curves.begin(), panel.curves.end(), is_titled) > kMostInside)
+    return "set key outside right top\nset rmargin\n";  // as wide as the legend
+  double low = INFINITY, high = -INFINITY, end = 0;
+  for (const Curve& curve : panel.curves) {
+    for (const auto& [x, y] : curve.points) low = std::min(low, y), high = std::max(high, y);
+    if (!curve.points.empty()) end += curve.points.back().second / static_cast<double>(panel.curves.size());
+  }
+  return end - low > high - end ? "set key inside right bottom\nset rmargin 3\n"
+                                : "set key inside right top\nset rmargin 3\n";
+}
+
 std::string plot_command(const Panel& panel, size_t panel_index) {
   std::string data, plot;
   for (size_t i = 0; i < panel.curves.size(); ++i) {
@@ -87,7 +102,7 @@ std::string plot_command(const Panel& panel, size_t panel_index) {
     plot += fmt::format("{}{} using 1:2 {} {}", plot.empty() ? "plot " : ", ", block, style_of(curve),
                         curve.title.empty() ? "notitle" : "title " + quoted(curve.title));
   }
-  return data + axes(panel) + plot + "\n";
+  return data + axes(panel) + legend_place(panel) + plot + "\n";
 }
 
 }  // namespace
@@ -109,9 +124,9 @@ std::string gnuplot_script(const Figure& figure, ImageFormat format) {
       "set border 3 lc rgb '#808080'\n"
       "set tics nomirror out scale 0.5 textcolor rgb 'black'\n"
       "set grid back lt 1 lw 0.5 lc rgb '#dddddd'\n"
-      "set key top right samplen 2 spacing 1.1\n"
+      "set key samplen 2 spacing 1.1\n"
       "set format y '%.6g'\nset format x '%.6g'\n"
-      "set rmargin 3\nset autoscale xfix\nset xrange [0:*]\n";
+      "set autoscale xfix\nset xrange [0:*]\n";
   script += fmt::format("set multiplot layout {},{}\n", std::max(num_rows, 1), num_columns);
   for (size_t i = 0; i < figure.panels.size(); ++i) script += plot_command(figure.panels[i], i);
   return script + "unset multiplot\n";

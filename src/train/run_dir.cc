@@ -33,7 +33,8 @@ std::vector<fs::path> list(const fs::path& directory) {
 bool is_of_a_run(const fs::path& entry) {
   const std::string name = entry.filename().string();
   return name == "run.json" || name == "state" || name == "model" || name == kMetricsFileName ||
-         name == kEventFileName || name.starts_with("step-") || name.starts_with("incident-");
+         name == kEventFileName || name == "samples.jsonl" || name.starts_with("step-") ||
+         name.starts_with("incident-");
 }
 
 // run.json goes last: what a killed removal leaves is still a run, which begins anew when it has no states.

@@ -1,4 +1,4 @@
-// temper plot as a user calls it.
+// temper plot and temper report as a user calls them.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -33,6 +33,16 @@ TEST(PlotCommand, WhatIsTheUsersToMendIsToldAsSuch) {
   const RunResult result = run_temper({"plot", run, "--out", run + "/out.svg", "--fields", "lss"});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.output, HasSubstr("did you mean loss?"));
+}
+
+TEST(ReportCommand, WritesOnePage) {
+  const TemporaryDirectory directory;
+  directory.write("metrics.jsonl", kLines);
+  const std::string run = directory.path().string(), out = run + "/out.html";
+  const RunResult result = run_temper({"report", run, "--out", out});
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(read_file(out), StartsWith("<!doctype html>"));
+  EXPECT_EQ(run_temper({"report", run + "/nothing", "--out", out}).exit_code, 2);
 }
 
 }  // namespace

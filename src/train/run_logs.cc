@@ -12,9 +12,9 @@ int64_t length_of(const RunLogs::Lengths& lengths, const char* name) {
 
 }  // namespace
 
-RunLogs::RunLogs(const std::filesystem::path& dir, const Lengths& keep)
-    : metrics_(dir / kMetricsFileName, length_of(keep, kMetricsFileName)),
-      events_(dir / kEventFileName, length_of(keep, kEventFileName)) {}
+RunLogs::RunLogs(const std::filesystem::path& dir, const Lengths& keep, Files& files)
+    : metrics_(dir / kMetricsFileName, length_of(keep, kMetricsFileName), files),
+      events_(dir / kEventFileName, length_of(keep, kEventFileName), files) {}
 
 RunLogs::Lengths RunLogs::lengths() const {
   return {{kMetricsFileName, metrics_.position()}, {kEventFileName, events_.position()}};

@@ -17,7 +17,7 @@ class RunLogs {
 
   // Goes on after the first bytes of each log, which is cut back to them; a log without a length begins anew.
   // Throws kIo.
-  RunLogs(const std::filesystem::path& dir, const Lengths& keep);
+  RunLogs(const std::filesystem::path& dir, const Lengths& keep, Files& files = system_files());
 
   template <class Report>
   void write(const Report& report) {

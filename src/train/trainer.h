@@ -55,7 +55,8 @@ class Trainer {
   // newest whole state, creates output.dir. Prints what it found; damaged states are named and passed over. Throws for
   // everything that bad input or a small machine can cause, and for a state that another configuration or other data
   // made, with the differences.
-  explicit Trainer(RunConfig config, Start start = Start::kResume);
+  // files: the disk of the states and the logs.
+  explicit Trainer(RunConfig config, Start start = Start::kResume, Files& files = system_files());
 
   // Runs all steps that are left and saves the model, or saves a state and returns when a signal asks for it. Throws
   // Error with the step and the place in it.

@@ -59,10 +59,10 @@ checkpoint::Retention retention_of(const RunConfig& config) {
 
 }  // namespace
 
-Trainer::Trainer(RunConfig config, Start start)
+Trainer::Trainer(RunConfig config, Start start, Files& files)
     : config_(std::move(config)),
       dir_(config_.output.dir, start),
-      log_(dir_.states(), retention_of(config_)),
+      log_(dir_.states(), retention_of(config_), files),
       adamw_(adamw_of(config_)) {
   objective_ = make_objective(config_);
   model_config_ = read_model_config(config_);
@@ -77,7 +77,7 @@ Trainer::Trainer(RunConfig config, Start start)
   state_.model_config = parsed_source(model_config_);
   state_.configuration_hash = configuration_hash(config_, state_.model_config);
   describe_run();
-  logs_ = std::make_unique<RunLogs>(dir_.path(), state_.log_bytes);
+  logs_ = std::make_unique<RunLogs>(dir_.path(), state_.log_bytes, files);
   keeper_ = std::make_unique<StateKeeper>(
       log_, session_->ctx(), session_->state_tensors(), [this] { logs_->sync(); }, config_.checkpoint.verify);
 }

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/simulated_disk.h"
 #include "train/run_test_base.h"
 #include "train/trainer.h"
 
@@ -11,6 +12,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
+using testing::mathematics_in;
 using testing::mathematics_of;
 using testing::read_lines;
 using testing::snapshot;
@@ -36,6 +38,13 @@ class ResumeTest : public testing::RunTest {
     for (const auto& entry : fs::directory_iterator(dir_ / dir / "state"))
       if (std::stoll(entry.path().filename().string().substr(5)) > step) fs::remove_all(entry.path());
     fs::remove_all(dir_ / dir / "model");
+  }
+
+  // Makes the directory of the run on a disk of its own, as the system's disk has it.
+  void prepare(test::SimulatedDisk& disk) const {
+    disk.make_directories(at("run"));
+    for (fs::path path = at("run"); path.has_relative_path(); path = path.parent_path())
+      disk.sync_directory(path.parent_path());
   }
 
   void expect_equal(const std::string& one, const std::string& other, const std::string& what) const {
@@ -133,6 +142,62 @@ TEST_F(ResumeTest, ADamagedStateIsPassedOver) {
   const auto before = snapshot(at("run"));
   expect_refusal(settings, {"no state that is whole", "step 6: ", "step 8: ", "--fresh --force"});
   EXPECT_EQ(snapshot(at("run")), before);
+}
+
+TEST_F(ResumeTest, AFullDiskDoesNotStopTheRunAndTheLastStateStays) {
+  const std::string metrics = at("run/metrics.jsonl");
+  auto settings = overrides("fp32", "run");
+  settings.insert(settings.end(), {"checkpoint.every=1", "checkpoint.keep_last=1", "output.log_every=100"});
+  test::SimulatedDisk roomy, full;
+  prepare(roomy), prepare(full);
+  const TrainSummary whole = Trainer(config(settings), Start::kResume, roomy).train();
+  fs::remove_all(at("run"));
+
+  full.set_capacity(roomy.used_bytes() * 3 / 2);  // one state, not two
+  ::testing::internal::CaptureStdout();
+  const TrainSummary summary = Trainer(config(settings), Start::kResume, full).train();
+  const std::string output = ::testing::internal::GetCapturedStdout();
+  EXPECT_EQ(summary.chain, whole.chain);
+  EXPECT_EQ(summary.num_states, 1);
+  EXPECT_THAT(output, HasSubstr("warning: the state of step 2 was not saved: "));
+  EXPECT_THAT(output, HasSubstr("the state of step 1 stays, the next try is after step 3"));
+  EXPECT_TRUE(fs::exists(at("run/model/config.json")));
+
+  full.set_capacity(-1);
+  ::testing::internal::CaptureStdout();
+  EXPECT_EQ(Trainer(config(settings), Start::kResume, full).train().chain, whole.chain);
+  EXPECT_THAT(::testing::internal::GetCapturedStdout(), HasSubstr("going on after step 1 of 8"));
+  EXPECT_EQ(mathematics_in(full.get(metrics)), mathematics_in(roomy.get(metrics)));
+}
+
+// The machine stops at any operation on the disk; what was not synced is lost, kept or torn.
+TEST_F(ResumeTest, ACrashOfTheMachineLosesNothingThatAStateNames) {
+  const std::string metrics = at("run/metrics.jsonl"), events = at("run/events.out.tfevents.temper");
+  auto settings = overrides("fp32", "run");
+  settings.insert(settings.end(), {"checkpoint.every=2", "train.steps=6", "output.log_every=100"});
+  test::SimulatedDisk disk;
+  prepare(disk);
+  const int64_t first = disk.num_operations();
+  const TrainSummary whole = Trainer(config(settings), Start::kResume, disk).train();
+  const int64_t num_operations = disk.num_operations() - first;
+  ASSERT_GT(num_operations, 50);
+  for (int crash = 0; crash < 8; ++crash) {
+    fs::remove_all(at("run"));
+    test::SimulatedDisk crashing;
+    prepare(crashing);
+    crashing.lose_power_at(1 + num_operations * crash / 8);
+    ::testing::internal::CaptureStdout();
+    try {
+      Trainer(config(settings), Start::kResume, crashing).train();
+    } catch (const Error& error) {  // before the first step there is nothing to go on with
+      EXPECT_EQ(error.code(), ErrorCode::kIo);
+    }
+    crashing.crash(static_cast<uint64_t>(crash));
+    EXPECT_EQ(Trainer(config(settings), Start::kResume, crashing).train().chain, whole.chain) << crash;
+    ::testing::internal::GetCapturedStdout();
+    EXPECT_EQ(mathematics_in(crashing.get(metrics)), mathematics_in(disk.get(metrics))) << crash;
+    EXPECT_EQ(crashing.get(events).size(), disk.get(events).size()) << crash;
+  }
 }
 
 TEST_F(ResumeTest, OtherMathematicsIsRefusedWithTheDifferences) {

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/file.h"
+#include "base/lines.h"
 #include "data/tokenizer_trainer.h"
 #include "train/metrics.h"
 
@@ -62,21 +63,22 @@ dir = "{0}/run"
 
 std::vector<Json> read_lines(const fs::path& path) {
   std::vector<Json> lines;
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) lines.push_back(Json::parse(line));
+  for_each_line(read_file(path), [&](std::string_view line, int64_t) { lines.push_back(Json::parse(line)); });
   return lines;
 }
 
-std::vector<Json> mathematics_of(const fs::path& metrics) {
-  std::vector<Json> lines = read_lines(metrics);
-  for (Json& line : lines) {
-    Json mathematics = Json::object();
+std::vector<Json> mathematics_in(const std::string& metrics) {
+  std::vector<Json> lines;
+  for_each_line(metrics, [&](std::string_view text, int64_t) {
+    const Json line = Json::parse(text);
+    Json& mathematics = lines.emplace_back(Json::object());
     for (const auto& [key, value] : line.items())
       if (!is_machine_field(key)) mathematics[key] = value;
-    line = std::move(mathematics);
-  }
+  });
   return lines;
 }
+
+std::vector<Json> mathematics_of(const fs::path& metrics) { return mathematics_in(read_file(metrics)); }
 
 std::map<std::string, std::string> snapshot(const fs::path& dir) {
   std::map<std::string, std::string> files;

@@ -19,7 +19,9 @@ std::string run_file_text(const std::filesystem::path& dir);
 
 std::vector<nlohmann::ordered_json> read_lines(const std::filesystem::path& path);
 
-// Lines of a metrics.jsonl without what only says how fast the machine was.
+// Lines of a metrics.jsonl (its text) without what only says how fast the machine was.
+std::vector<nlohmann::ordered_json> mathematics_in(const std::string& metrics);
+// The same of a file.
 std::vector<nlohmann::ordered_json> mathematics_of(const std::filesystem::path& metrics);
 
 // Every file below a directory with its contents.

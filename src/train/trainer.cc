@@ -38,8 +38,7 @@ TrainSummary Trainer::train() {
     return summary;
   }
   const StopRequest stop(config_.train.warning_signal);
-  scale_.peak = session_->ctx().device.peak(session_->ctx().act);
-  reset_peak_resident();  // the measurement's own memory is not the run's
+  reset_peak_resident();  // what the start took is not the run's
   progress_ = std::make_unique<Progress>(stdout, scale_, config_.output.log_every);
   const auto& t = config_.train;
   Step step(

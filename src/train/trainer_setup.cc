@@ -76,6 +76,7 @@ Trainer::Trainer(RunConfig config, Start start, Files& files)
   state_.configuration = configuration_of(config_);
   state_.model_config = parsed_source(model_config_);
   state_.configuration_hash = configuration_hash(config_, state_.model_config);
+  scale_.peak = session_->ctx().device.peak(session_->ctx().act);
   describe_run();
   logs_ = std::make_unique<RunLogs>(dir_.path(), state_.log_bytes, files);
   keeper_ = std::make_unique<StateKeeper>(
@@ -115,13 +116,15 @@ void Trainer::take_up(const OpenedState& opened) {
 }
 
 void Trainer::describe_run() {
-  const nlohmann::ordered_json description = {{"format", "temper run"},
-                                              {"configuration_hash", state_.configuration_hash},
-                                              {"total_steps", schedule_.total_steps},
-                                              {"planned_bytes", scale_.planned_bytes},
-                                              {"machine", state_.machine},
-                                              {"configuration", state_.configuration},
-                                              {"model_config", state_.model_config}};
+  const nlohmann::ordered_json description = {
+      {"format", "temper run"},
+      {"configuration_hash", state_.configuration_hash},
+      {"total_steps", schedule_.total_steps},
+      {"planned_bytes", scale_.planned_bytes},
+      {"machine", state_.machine},
+      {"peak", {{"name", scale_.peak.name}, {"flops_per_second", scale_.peak.flops_per_second}}},
+      {"configuration", state_.configuration},
+      {"model_config", state_.model_config}};
   write_file_atomically(dir_.description(), description.dump(2) + "\n");
 }
 

@@ -1,4 +1,4 @@
-// The temper program. Exit codes: 0 done, 2 the user's to mend, 3 a machine or peer failed, 1 our fault.
+// The temper program. Exit codes: 0 done, 2 the user's to mend, 3 a machine, a peer or a step failed, 1 our fault.
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -30,6 +30,8 @@ int main(int argc, char** argv) {
     if (!app.get_subcommands().empty()) return 0;
     fmt::print(stderr, "{}", app.help());
     return kUsersToMend;
+  } catch (const CLI::RuntimeError& error) {
+    return error.get_exit_code();  // of a command that has said what it found
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsersToMend;  // prints help or what was wrong with the command line
   } catch (const temper::Error& error) {

@@ -7,15 +7,20 @@
 #include "app/commands.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "train/replay.h"
 #include "train/run_config.h"
 #include "train/trainer.h"
 
 namespace temper::app {
 namespace {
 
+// A step that the guard stopped at, or a bundle that a replay did not reproduce.
+constexpr int kStepFailed = 3;
+
 struct TrainArguments {
   std::string run_file;
   std::vector<std::string> overrides;
+  std::string replay;
   bool help_keys = false, fresh = false, force = false;
   std::filesystem::path json;
 };
@@ -71,11 +76,23 @@ void write_summary(const std::filesystem::path& path, const train::TrainSummary&
   write_file_atomically(path, json.dump(2) + "\n");
 }
 
+void replay(const std::string& bundle) {
+  const train::ReplayResult result = train::replay(bundle);
+  if (!result.finding.empty()) fmt::print("{}\n", result.finding);
+  if (result.reproduced) {
+    fmt::print("reproduced\n");
+    return;
+  }
+  fmt::print("not reproduced: {}\n", result.difference);
+  throw CLI::RuntimeError(kStepFailed);
+}
+
 void run(const TrainArguments& arguments) {
   if (arguments.help_keys) {
     fmt::print("{}", train::help_keys());
     return;
   }
+  if (!arguments.replay.empty()) return replay(arguments.replay);
   if (arguments.run_file.empty()) {
     fail(ErrorCode::kInvalidArgument, "no run file; give RUN.toml, or --help-keys for what may stand in it");
   }
@@ -91,6 +108,10 @@ void run(const TrainArguments& arguments) {
     fmt::print("stopped by {} after step {}, state saved. To go on: {}\n", summary.stopped_by, summary.num_steps,
                resume_command(arguments));
   if (!arguments.json.empty()) write_summary(arguments.json, summary);
+  if (!summary.incident_dir.empty()) {
+    fmt::print("what went wrong: {0}; to see it again: temper train --replay {0}\n", summary.incident_dir.string());
+    throw CLI::RuntimeError(kStepFailed);
+  }
 }
 
 }  // namespace
@@ -105,6 +126,9 @@ void add_train(CLI::App& app) {
   command->add_flag("--help-keys", arguments->help_keys, "print every key of RUN.toml with its meaning");
   command->add_flag("--fresh", arguments->fresh, "begin a run; refuse to go on with one that is in output.dir");
   command->add_flag("--force", arguments->force, "with --fresh: remove the run that is in output.dir");
+  command->add_option("--replay", arguments->replay,
+                      "bundle of a bad step (incident-<step>): run up to it again, write nothing, say whether it shows "
+                      "the same");
   command->add_option("--json", arguments->json, "write speed, memory and losses of the run to this file");
   command->callback([arguments] { run(*arguments); });
 }

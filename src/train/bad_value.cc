@@ -34,7 +34,8 @@ std::string describe(const TokenPlace& place) {
 }  // namespace
 
 std::string describe(const BadValue& bad) {
-  std::string text = fmt::format("{}[{}] = {:.6g} {}", bad.tensor, fmt::join(bad.index, ", "), bad.value, bad.finding);
+  const double value = std::isnan(bad.value) ? std::abs(bad.value) : bad.value;  // a NaN's sign says nothing
+  std::string text = fmt::format("{}[{}] = {:.6g} {}", bad.tensor, fmt::join(bad.index, ", "), value, bad.finding);
   if (!bad.op.empty()) {
     text += fmt::format("; {} {} of {}{}, {}", bad.was_read ? "read as" : "written as", bad.operand, bad.op,
                         bad.layer < 0 ? "" : fmt::format(" in layer {}", bad.layer), bad.instruction);

@@ -32,6 +32,13 @@ Json configuration_of(const RunConfig& config) {
   return out;
 }
 
+RunConfig config_of(const Json& configuration, const std::string& origin) {
+  // Strings, numbers, truth values and lists are written alike in JSON and TOML.
+  std::vector<std::string> settings;
+  for (const auto& [key, value] : configuration.items()) settings.push_back(key + "=" + value.dump());
+  return parse_run_config("", origin, settings);
+}
+
 std::vector<std::string> changed_mathematics(const Json& before, const RunConfig& now) {
   RunConfig copy = now, defaults;
   const Json default_values = configuration_of(defaults);

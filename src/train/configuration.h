@@ -12,6 +12,9 @@ namespace temper::train {
 // {"model.path": ..., "train.steps": 100, ...}: all keys in the order of the reference.
 nlohmann::ordered_json configuration_of(const RunConfig& config);
 
+// The configuration that configuration_of() wrote. origin stands for its file in messages. Throws as load_run_config.
+RunConfig config_of(const nlohmann::ordered_json& configuration, const std::string& origin);
+
 // Keys that change the mathematics of a run and have another value now, a line each: "optimizer.lr: 0.01, now 0.02".
 // A key that `before` does not know has its default there. Keys that only say where files are, how often something is
 // written or when the run pauses may differ.

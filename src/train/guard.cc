@@ -20,6 +20,11 @@ GuardAction parse_action(std::string_view name) {
   return GuardAction::kStop;
 }
 
+GuardOptions guard_options(const RunConfig& config) {
+  const auto& g = config.guard;
+  return {parse_action(g.on_nonfinite), parse_action(g.on_spike), g.loss_sigmas, g.grad_norm_factor};
+}
+
 Guard::Guard(const GuardOptions& options)
     : options_(options), detector_(options.loss_sigmas, options.grad_norm_factor) {}
 
@@ -30,6 +35,7 @@ bool Guard::investigates(const Judgement& judgement) const {
 
 GuardAction Guard::act(const Judgement& judgement, int64_t step, int64_t rollback_to) {
   if (judgement.anomaly == Anomaly::kNone) return GuardAction::kGoOn;
+  num_nonfinite_ += judgement.anomaly == Anomaly::kNonFinite;
   switch (judgement.anomaly == Anomaly::kNonFinite ? options_.on_nonfinite : options_.on_spike) {
     case GuardAction::kGoOn:
       return GuardAction::kGoOn;
@@ -74,13 +80,15 @@ bool Guard::leaves_out(int64_t step) {
 
 void Guard::carry_on(const Guard& before) {
   num_rollbacks_ = before.num_rollbacks_;
+  num_nonfinite_ = before.num_nonfinite_, num_incidents_ = before.num_incidents_;
   rolled_back_to_ = before.rolled_back_to_, num_to_it_ = before.num_to_it_;
   left_out_ = before.left_out_;
 }
 
 nlohmann::ordered_json Guard::to_json() const {
   return {{"num_skipped", num_skipped_},     {"num_in_row", num_in_row_},
-          {"num_rollbacks", num_rollbacks_}, {"rolled_back_to", rolled_back_to_},
+          {"num_rollbacks", num_rollbacks_}, {"num_nonfinite", num_nonfinite_},
+          {"num_incidents", num_incidents_}, {"rolled_back_to", rolled_back_to_},
           {"num_to_it", num_to_it_},         {"skipped", skipped_},
           {"left_out", left_out_},           {"detector", detector_.to_json()}};
 }
@@ -90,6 +98,8 @@ void Guard::from_json(const nlohmann::ordered_json& json) {
     num_skipped_ = json.at("num_skipped").get<int64_t>();
     num_in_row_ = json.at("num_in_row").get<int64_t>();
     num_rollbacks_ = json.at("num_rollbacks").get<int64_t>();
+    num_nonfinite_ = json.at("num_nonfinite").get<int64_t>();
+    num_incidents_ = json.at("num_incidents").get<int64_t>();
     rolled_back_to_ = json.at("rolled_back_to").get<int64_t>();
     num_to_it_ = json.at("num_to_it").get<int64_t>();
     skipped_ = json.at("skipped").get<std::vector<int64_t>>();

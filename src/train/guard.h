@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "train/run_config.h"
 #include "train/spike_detector.h"
 
 namespace temper::train {
@@ -23,6 +24,8 @@ struct GuardOptions {
   GuardAction on_nonfinite = GuardAction::kSkipStep, on_spike = GuardAction::kGoOn;
   double loss_sigmas = 6, grad_norm_factor = 10;
 };
+
+GuardOptions guard_options(const RunConfig& config);
 
 // Limits of post-training 3.7: with the third skipped step in a row, or the 11th within 1000 steps, the run rolls back
 // instead; without a state to go back to, or after the third rollback to the same state, it stops.
@@ -47,11 +50,16 @@ class Guard {
   // A step that was updated: skipped steps in a row end.
   void updated() { num_in_row_ = 0; }
 
-  int64_t num_skipped() const { return num_skipped_; }
-  int64_t num_rollbacks() const { return num_rollbacks_; }
+  void count_incident() { ++num_incidents_; }
 
-  // Exact. from_json throws kCorrupt. After a rollback, statistics and skips are those of the state; rollbacks and the
-  // steps to leave out are known from then on: restored.from_json(state); restored.carry_on(before).
+  int64_t num_skipped() const { return num_skipped_; }  // steps on the way here that did not move the weights
+  // Of all that happened, also on ways that a rollback left.
+  int64_t num_rollbacks() const { return num_rollbacks_; }
+  int64_t num_nonfinite() const { return num_nonfinite_; }
+  int64_t num_incidents() const { return num_incidents_; }
+
+  // Exact. from_json throws kCorrupt. After a rollback, statistics and skips are those of the state; what happened and
+  // the steps to leave out stay known: restored.from_json(state); restored.carry_on(before).
   nlohmann::ordered_json to_json() const;
   void from_json(const nlohmann::ordered_json& json);
   void carry_on(const Guard& before);
@@ -62,7 +70,7 @@ class Guard {
 
   GuardOptions options_;
   SpikeDetector detector_;
-  int64_t num_skipped_ = 0, num_in_row_ = 0, num_rollbacks_ = 0;
+  int64_t num_skipped_ = 0, num_in_row_ = 0, num_rollbacks_ = 0, num_nonfinite_ = 0, num_incidents_ = 0;
   int64_t rolled_back_to_ = -1, num_to_it_ = 0;
   std::vector<int64_t> skipped_;   // steps of the last kWindow that were skipped, ascending
   std::vector<int64_t> left_out_;  // steps to leave out, ascending

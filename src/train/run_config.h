@@ -49,6 +49,10 @@ struct RunConfig {
     std::array<double, 2> betas = {0.9, 0.95};
     double eps = 1e-8, weight_decay = 0.1, max_grad_norm = 1;
   } optimizer;
+  struct Guard {
+    std::string on_nonfinite = "skip_step", on_spike = "report";
+    double loss_sigmas = 6, grad_norm_factor = 10;
+  } guard;
   struct Output {
     std::string dir;
     std::string dtype = "source";

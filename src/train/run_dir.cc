@@ -60,6 +60,7 @@ int lock(const fs::path& directory) {
 }  // namespace
 
 RunDir::RunDir(fs::path path, Start start) : path_(std::move(path)) {
+  if (start == Start::kReplay) return;
   std::vector<fs::path> entries = list(path_);
   // What a kill leaves of the very first file that a run writes.
   std::erase_if(entries, [](const fs::path& entry) { return entry.filename().string().starts_with("run.json."); });
@@ -79,7 +80,9 @@ RunDir::RunDir(fs::path path, Start start) : path_(std::move(path)) {
   if (holds_run && start == Start::kFreshForce) remove_run(entries);
 }
 
-RunDir::~RunDir() { ::close(lock_); }
+RunDir::~RunDir() {
+  if (lock_ >= 0) ::close(lock_);
+}
 
 bool RunDir::has_model() const { return fs::exists(model() / "config.json"); }
 

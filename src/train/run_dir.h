@@ -12,13 +12,15 @@ enum class Start : uint8_t {
   kResume,      // go on with it
   kFresh,       // refuse
   kFreshForce,  // remove it, and begin anew
+  kReplay,      // only read it
 };
 
 class RunDir {
  public:
   // Creates the directory and locks it as long as this lives. Refuses (kInvalidArgument), without touching anything:
   // one that holds a run, if start is kFresh; one that is not empty and holds no run, unless start is kFreshForce,
-  // which leaves files alone that no run makes; one in which another process is training.
+  // which leaves files alone that no run makes; one in which another process is training. With kReplay nothing
+  // is created or locked.
   RunDir(std::filesystem::path path, Start start);
   RunDir(const RunDir&) = delete;
   RunDir& operator=(const RunDir&) = delete;

@@ -129,6 +129,23 @@ std::vector<Key> run_keys(RunConfig& c) {
       {"checkpoint.verify", &c.checkpoint.verify, "read every state back once it is written and compare",
        Effect::kNone},
 
+      {"guard.on_nonfinite", ChoiceField{&c.guard.on_nonfinite, {"skip_step", "rollback", "stop"}},
+       "what happens to a step whose loss or gradient is not finite, after it has been looked into (incident-<step>/): "
+       "it leaves the weights as they are; or the run goes back to a state at least 8 steps earlier and leaves the "
+       "step "
+       "out when it comes again; or it ends with its state saved. The third skip in a row, or the 11th in 1000 steps, "
+       "rolls back, and stops where there is no such state",
+       Effect::kNone},
+      {"guard.on_spike", ChoiceField{&c.guard.on_spike, {"report", "skip_step", "rollback", "stop"}},
+       "what happens to a step with a spike of the loss or the gradient norm; report: it is looked into and the run "
+       "goes "
+       "on as if nothing had been",
+       Effect::kNone},
+      {"guard.loss_sigmas", RealField{&c.guard.loss_sigmas, 0, kNoLimit},
+       "a loss this many standard deviations above the mean of the last 128 steps is a spike", Effect::kNone},
+      {"guard.grad_norm_factor", RealField{&c.guard.grad_norm_factor, 0, kNoLimit},
+       "a gradient norm this many times the median of the last 128 steps is a spike", Effect::kNone},
+
       {"output.dir", &c.output.dir, "directory of the run: states, metrics.jsonl, model/; a run that is there goes on",
        Effect::kNone},
       {"output.dtype", ChoiceField{&c.output.dtype, {"source", "fp32", "bf16", "official"}},

@@ -58,6 +58,7 @@ RunState parse(const Json& json) {
   state.tokens_by_source = json.at("tokens_by_source");
   for (const auto& [name, unused] : json.at("log_bytes").items())
     state.log_bytes[name] = parse_count(json.at("log_bytes"), name.c_str());
+  state.guard = json.at("guard");
   state.configuration = json.at("configuration");
   if (!state.configuration.is_object()) fail(ErrorCode::kCorrupt, "\"configuration\" is not an object");
   state.configuration_hash = json.at("configuration_hash");
@@ -82,6 +83,7 @@ Json RunState::to_json() const {
             {"heldout_before", heldout_json(totals.heldout_before)},
             {"heldout_after", heldout_json(totals.heldout_after)}}},
           {"tokens_by_source", tokens_by_source},
+          {"guard", guard},
           {"log_bytes", log_bytes},
           {"configuration", configuration},
           {"configuration_hash", configuration_hash},

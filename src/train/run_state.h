@@ -32,6 +32,7 @@ struct RunState {
   data::LoaderPosition loader;
   RunTotals totals;
   nlohmann::ordered_json tokens_by_source = nlohmann::ordered_json::object();  // of SourceTokens
+  nlohmann::ordered_json guard;                                                // see Guard
   std::map<std::string, int64_t> log_bytes;                                    // of RunLogs
 
   nlohmann::ordered_json configuration;  // of the run, by key

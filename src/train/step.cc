@@ -45,6 +45,7 @@ const StepResult& Step::compute(std::span<const layers::MicroBatch> batches, dou
   parts_.model.zero_gradients(parts_.ctx);
   parallel::run(instructions_, *this, position_);
   result_.loss = sums_.loss / z_;
+  if (std::isnan(result_.loss)) result_.loss = std::numeric_limits<double>::quiet_NaN();  // of one sign
   result_.mtp_loss = mtp_sum_ / z_;
   result_.num_targets = static_cast<int64_t>(sums_.num_targets);
   result_.mean_token_accuracy = sums_.num_correct / sums_.num_targets;

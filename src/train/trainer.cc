@@ -20,15 +20,6 @@ checkpoint::SaveDType save_dtype_of(const RunConfig& config) {
   return config.output.dtype == "bf16" ? checkpoint::SaveDType::kBF16 : checkpoint::SaveDType::kSource;
 }
 
-void refuse_if_not_finite(const StepResult& result) {
-  if (result.finite()) return;
-  const std::string& name = result.norms.first_nonfinite;
-  fail(ErrorCode::kInvalidArgument,
-       "the {} is not finite; the weights were not updated. Lower optimizer.lr or lengthen the warm-up, and check the "
-       "data",
-       name.empty() ? fmt::format("loss ({})", result.loss) : "gradient of " + name);
-}
-
 }  // namespace
 
 TrainSummary Trainer::train() {
@@ -40,16 +31,7 @@ TrainSummary Trainer::train() {
   const StopRequest stop(config_.train.warning_signal);
   reset_peak_resident();  // what the start took is not the run's
   progress_ = std::make_unique<Progress>(stdout, scale_, config_.output.log_every);
-  const auto& t = config_.train;
-  Step step(
-      {session_->ctx(),
-       session_->model(),
-       *objective_,
-       session_->norm_meter(),
-       adamw_,
-       config_.optimizer.max_grad_norm,
-       {session_->model().options().mtp ? t.mtp_weight : 0, t.balance_weight, t.indexer_weight, t.bias_update_speed},
-       &session_->update_meter()});
+  Step step(step_parts());
   if (state_.step == 0 && !heldout_.empty()) state_.totals.heldout_before = held_out();
   schedule_next_save();
   data::LoaderStep data;
@@ -58,7 +40,7 @@ TrainSummary Trainer::train() {
     if (!loader_->next(data)) break;
     StepReport report;
     report.data_seconds = now_seconds() - start;
-    run_step(step, data, report);
+    if (!run_step(step, data, report)) continue;
     report.step_seconds = now_seconds() - start;
     report_step(report);
     between_steps();
@@ -72,21 +54,33 @@ bool Trainer::out_of_time() const {
 }
 
 bool Trainer::stop_asked(const StopRequest& stop) {
-  stopped_by_ = stop.signal_name();
+  if (stopped_by_.empty()) stopped_by_ = stop.signal_name();
   const double margin = config_.train.stop_before_end;
   if (stopped_by_.empty() && margin > 0 && seconds_to_job_end() < margin)
     stopped_by_ = fmt::format("the end of the job in {:.0f} s", seconds_to_job_end());
   return !stopped_by_.empty();
 }
 
-void Trainer::run_step(Step& step, const data::LoaderStep& data, StepReport& report) {
-  with_place(
-      state_.step + 1, [&] { return step.position(); },
-      [&] {
-        refuse_if_not_finite(step.compute(data.micro_batches, schedule_.at(state_.step)));
-        keeper_->wait_until_copied();
-        report.result = step.update();
-      });
+// False where the step is not done: the run went back, or is to stop.
+bool Trainer::run_step(Step& step, data::LoaderStep& data, StepReport& report) {
+  const int64_t number = state_.step + 1;
+  GuardAction action = GuardAction::kSkipStep;
+  report.result.loss = std::numeric_limits<double>::quiet_NaN();  // of a step that is left out
+  if (!guard_.leaves_out(number)) {
+    with_place(
+        number, [&] { return step.position(); },
+        [&] {
+          action = compute_step(step, data, report.result);
+          if (action != GuardAction::kGoOn) return;
+          if (keeper_) keeper_->wait_until_copied();
+          report.result = step.update();
+          guard_.updated();
+        });
+  }
+  if (action == GuardAction::kRollback) roll_back(number);
+  if (action == GuardAction::kStop) stopped_by_ = fmt::format("the guard at step {}", number);
+  if (action == GuardAction::kRollback || action == GuardAction::kStop) return false;
+  report.skipped = action == GuardAction::kSkipStep;
   ++state_.step;
   state_.num_updates = adamw_.num_applied();
   state_.chain = extend_chain(state_.chain, state_.step, report.result);
@@ -96,6 +90,8 @@ void Trainer::run_step(Step& step, const data::LoaderStep& data, StepReport& rep
   state_.totals.heldout_after.reset();
   report.step = state_.step;
   report.epoch = data.epoch;
+  if (step_was_usual_ && !report.skipped) std::swap(usual_, data);
+  return true;
 }
 
 void Trainer::report_step(StepReport& report) {
@@ -104,8 +100,10 @@ void Trainer::report_step(StepReport& report) {
   totals.num_tokens += result.num_tokens;
   totals.train_seconds += report.step_seconds;
   totals.model_flops += result.model_flops;
-  if (report.step == 1) totals.first_loss = result.loss;
-  totals.last_loss = result.loss;
+  if (report.step == 1 && !report.skipped) totals.first_loss = result.loss;
+  if (!report.skipped) totals.last_loss = result.loss;
+  report.num_skipped = guard_.num_skipped(), report.num_nonfinite = guard_.num_nonfinite();
+  report.num_incidents = guard_.num_incidents();
   report.total_tokens = totals.num_tokens;
   report.chain = fmt::format("{:016x}", state_.chain);
   report.sources = sources_.counts();
@@ -141,6 +139,7 @@ void Trainer::schedule_next_save() {
 void Trainer::save_state() {
   state_.log_bytes = logs_->lengths();
   state_.tokens_by_source = sources_.to_json();
+  state_.guard = guard_.to_json();
   keeper_->begin(state_, heldout_loss_);
 }
 
@@ -202,6 +201,7 @@ TrainSummary Trainer::summarise() {
   if (num_states_ > 0) summary.mean_pause_seconds = pause_seconds_ / static_cast<double>(num_states_);
   if (stopped_by_.empty()) summary.model_dir = dir_.model();
   summary.stopped_by = stopped_by_;
+  if (stopped_by_.starts_with("the guard")) summary.incident_dir = incident_dir_;
   summary.interrupted = state_.step < schedule_.total_steps;
   return summary;
 }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,6 +21,8 @@
 #include "optim/adamw.h"
 #include "optim/schedule.h"
 #include "train/evaluate.h"
+#include "train/guard.h"
+#include "train/incident_bundle.h"
 #include "train/progress.h"
 #include "train/run_config.h"
 #include "train/run_dir.h"
@@ -44,9 +47,17 @@ struct TrainSummary {
   int64_t num_states = 0;                                      // saved by this process
   double mean_pause_seconds = 0;                               // of training, for each of them
   std::filesystem::path model_dir;                             // empty: the run was stopped and is to go on
-  std::string stopped_by;    // the signal or the batch system's clock; empty: nobody stopped it
-  bool interrupted = false;  // ended before its last step: stopped, or by train.max_seconds
-  bool was_done = false;     // there was nothing left to do
+  std::string stopped_by;              // the signal, the batch system's clock or the guard; empty: nobody stopped it
+  std::filesystem::path incident_dir;  // where the guard stopped the run: the bundle about the step
+  bool interrupted = false;            // ended before its last step: stopped, or by train.max_seconds
+  bool was_done = false;               // there was nothing left to do
+};
+
+// Whether a bundle's step, computed again, shows what the bundle says.
+struct ReplayResult {
+  bool reproduced = false;
+  std::string difference;  // where it was not
+  std::string finding;     // what was found; empty: the step could not be repeated, or was as usual
 };
 
 class Trainer {
@@ -55,13 +66,19 @@ class Trainer {
   // newest whole state, creates output.dir. Prints what it found; damaged states are named and passed over. Throws for
   // everything that bad input or a small machine can cause, and for a state that another configuration or other data
   // made, with the differences.
-  // files: the disk of the states and the logs.
-  explicit Trainer(RunConfig config, Start start = Start::kResume, Files& files = system_files());
+  // files: the disk of the states and the logs. at_most_state: later states are passed over; 0: all are.
+  explicit Trainer(RunConfig config, Start start = Start::kResume, Files& files = system_files(),
+                   int64_t at_most_state = std::numeric_limits<int64_t>::max());
 
   // Runs all steps that are left and saves the model, or saves a state and returns when a signal asks for it. Throws
   // Error with the step and the place in it.
   TrainSummary train();
 
+  // Runs the steps up to that of the bundle without writing anything, checks that its data is the recorded one, and
+  // looks into it again. For a Trainer made with Start::kReplay.
+  ReplayResult replay(const Bundle& bundle);
+
+  int64_t steps_done() const { return state_.step; }
   const RunConfig& config() const { return config_; }
   Session& session() { return *session_; }
   const data::Tokenizer& tokenizer() const { return *tokenizer_; }
@@ -82,7 +99,7 @@ class Trainer {
   // trainer.cc
   bool out_of_time() const;
   bool stop_asked(const StopRequest& stop);
-  void run_step(Step& step, const data::LoaderStep& data, StepReport& report);
+  bool run_step(Step& step, data::LoaderStep& data, StepReport& report);
   void report_step(StepReport& report);
   void between_steps();
   void schedule_next_save();
@@ -95,7 +112,19 @@ class Trainer {
   HeldoutResult held_out();
   void save_model(const std::filesystem::path& dir);
 
+  // trainer_guard.cc
+  StepParts step_parts();
+  // Computes a step, and looks into it where it is not as usual. With kGoOn its gradients are ready for the update.
+  GuardAction compute_step(Step& step, const data::LoaderStep& data, StepResult& result);
+  Incident look_into(const data::LoaderStep& data, const StepResult& result, const Judgement& judgement);
+  void write_incident(const Incident& incident, const data::LoaderStep& data, std::string_view action);
+  int64_t rollback_target(int64_t step);
+  void roll_back(int64_t step);
+
   RunConfig config_;
+  Files& files_;
+  const bool is_replay_;
+  const int64_t at_most_state_;
   RunDir dir_;
   checkpoint::StateLog log_;
   model::Config model_config_;
@@ -110,7 +139,11 @@ class Trainer {
   SourceTokens sources_;
   std::unique_ptr<RunLogs> logs_;
   std::unique_ptr<Progress> progress_;
-  RunState state_;                      // after the last step
+  RunState state_;  // after the last step
+  Guard guard_;
+  data::LoaderStep usual_;  // data of the last step that was as usual
+  bool step_was_usual_ = true;
+  std::filesystem::path incident_dir_;  // the last bundle
   std::optional<double> heldout_loss_;  // of the model as it is
   int64_t next_save_ = 0, saved_step_ = 0, num_states_ = 0;
   double pause_seconds_ = 0;

@@ -59,23 +59,31 @@ checkpoint::Retention retention_of(const RunConfig& config) {
 
 }  // namespace
 
-Trainer::Trainer(RunConfig config, Start start, Files& files)
+Trainer::Trainer(RunConfig config, Start start, Files& files, int64_t at_most_state)
     : config_(std::move(config)),
+      files_(files),
+      is_replay_(start == Start::kReplay),
+      at_most_state_(at_most_state),
       dir_(config_.output.dir, start),
       log_(dir_.states(), retention_of(config_), files),
-      adamw_(adamw_of(config_)) {
+      adamw_(adamw_of(config_)),
+      guard_(guard_options(config_)) {
   objective_ = make_objective(config_);
   model_config_ = read_model_config(config_);
   tokenizer_ = std::make_unique<data::Tokenizer>(data::Tokenizer::load(tokenizer_path(config_)));
   load_data();
   make_schedule();
   const std::optional<OpenedState> opened = newest_state();
-  if (opened) take_up(*opened);
+  if (opened) {
+    take_up(*opened);
+    fmt::print("going on after step {} of {} ({})\n", state_.step, schedule_.total_steps, dir_.path().string());
+  }
   make_session();
   fill_weights(opened);
   state_.configuration = configuration_of(config_);
   state_.model_config = parsed_source(model_config_);
   state_.configuration_hash = configuration_hash(config_, state_.model_config);
+  if (is_replay_) return;
   scale_.peak = session_->ctx().device.peak(session_->ctx().act);
   describe_run();
   logs_ = std::make_unique<RunLogs>(dir_.path(), state_.log_bytes, files);
@@ -85,7 +93,8 @@ Trainer::Trainer(RunConfig config, Start start, Files& files)
 
 std::optional<OpenedState> Trainer::newest_state() {
   std::vector<checkpoint::DamagedState> damaged;
-  std::optional<OpenedState> opened = log_.open_newest(std::numeric_limits<int64_t>::max(), damaged);
+  if (at_most_state_ == 0) return std::nullopt;
+  std::optional<OpenedState> opened = log_.open_newest(at_most_state_, damaged);
   std::string list;
   for (const auto& state : damaged) list += fmt::format("\n  step {}: {}", state.step, state.reason);
   if (!opened && !damaged.empty())
@@ -108,11 +117,11 @@ void Trainer::take_up(const OpenedState& opened) {
   if (state_.model_config != parsed_source(model_config_))
     fail(ErrorCode::kInvalidArgument, "{} belongs to another config.json than {}", origin,
          config_.model.path.empty() ? config_.model.config : config_.model.path);
+  guard_.from_json(state_.guard);
   loader_->restore(state_.loader);
   sources_.restore(state_.tokens_by_source);
   adamw_.set_num_applied(state_.num_updates);
   saved_step_ = state_.step;
-  fmt::print("going on after step {} of {} ({})\n", state_.step, schedule_.total_steps, dir_.path().string());
 }
 
 void Trainer::describe_run() {

@@ -121,7 +121,7 @@ Choices Model::choices(Ctx& ctx) const {
 
 namespace {
 
-std::vector<double> fetch_sums(Ctx& ctx, const View& view) {
+std::vector<double> fetch_doubles(Ctx& ctx, const View& view) {
   if (view.dtype == DType::kF64) {
     std::vector<double> values(view.size());
     ctx.device.copy_to_host(ctx.stream, values.data(), view);
@@ -150,7 +150,7 @@ std::vector<MoeStatistics> Model::moe_statistics(Ctx& ctx) const {
   std::vector<int64_t> clamped_L3(L * 3);
   ctx.device.copy_to_host(ctx.stream, load_LE.data(), m.load_LE);
   ctx.device.copy_to_host(ctx.stream, clamped_L3.data(), m.clamped_L3);
-  const std::vector<double> entropy_L = fetch_sums(ctx, m.entropy_L);
+  const std::vector<double> entropy_L = fetch_doubles(ctx, m.entropy_L);
   std::vector<MoeStatistics> out(L);
   for (int64_t l = 0; l < L; ++l) {
     MoeStatistics& s = out[l];
@@ -158,6 +158,9 @@ std::vector<MoeStatistics> Model::moe_statistics(Ctx& ctx) const {
     if (Impl::routes_by_score(config_, l)) {
       s.load_E.assign(load_LE.begin() + l * E, load_LE.begin() + (l + 1) * E);
       s.entropy = rows > 0 ? entropy_L[l] / static_cast<double>(rows) : 0;
+      const std::vector<double> bias_E = fetch_doubles(ctx, m.block(l).moe().bias_E());
+      const auto [least, most] = std::minmax_element(bias_E.begin(), bias_E.end());
+      s.bias_range = *most - *least;
     }
     s.num_gate_high = clamped_L3[3 * l], s.num_linear_high = clamped_L3[3 * l + 1];
     s.num_linear_low = clamped_L3[3 * l + 2];
@@ -173,7 +176,7 @@ void Model::update_router_biases(Ctx& ctx, double speed) {
 }
 
 AuxiliaryLosses Model::auxiliary_losses(Ctx& ctx) const {
-  return {fetch_sums(ctx, impl_->balance_L), fetch_sums(ctx, impl_->indexer_L)};
+  return {fetch_doubles(ctx, impl_->balance_L), fetch_doubles(ctx, impl_->indexer_L)};
 }
 
 }  // namespace temper::model

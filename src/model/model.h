@@ -65,10 +65,12 @@ struct AuxiliaryLosses {
 };
 
 // What a layer's experts did in forward passes since zero_gradients(), the whole step's micro-batches together; a
-// rebuilt pass does not count. Layers routed by token id have no load_E and no entropy.
+// rebuilt pass does not count. Layers routed by token id have the counts of the clamp
+// alone.
 struct MoeStatistics {
   std::vector<int32_t> load_E;  // tokens that chose each expert
   double entropy = 0;           // mean over tokens of -sum_e p ln p, p the normalised scores of all experts; nats
+  double bias_range = 0;        // largest less smallest correction bias of the experts, as they are now
   // Elements that the clamp of SwiGLU cut, of num_elements in each branch: gate above the limit, linear branch above
   // and below it; the shared expert included.
   int64_t num_gate_high = 0, num_linear_high = 0, num_linear_low = 0, num_elements = 0;

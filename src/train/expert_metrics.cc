@@ -36,6 +36,7 @@ ExpertMetrics expert_metrics(std::span<const model::MoeStatistics> moe_L) {
     if (statistics.load_E.empty()) continue;
     const LayerBalance& layer = out.layers.emplace_back(balance_of(statistics, static_cast<int64_t>(l)));
     out.overload = std::max(out.overload, layer.overload);
+    out.bias_range = std::max(out.bias_range, statistics.bias_range);
     out.variation += layer.variation, out.entropy += layer.entropy, out.num_dead += layer.num_dead;
   }
   const auto num_layers = static_cast<double>(std::max<size_t>(out.layers.size(), 1));

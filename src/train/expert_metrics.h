@@ -19,8 +19,8 @@ struct LayerBalance {
 
 struct ExpertMetrics {
   std::vector<LayerBalance> layers;  // none where the step had no such statistics
-  // Over those layers: the largest overload, the sum of dead experts, the means of the other two.
-  double overload = 0, variation = 0, entropy = 0;
+  // Over those layers: the largest overload and range of biases, the sum of dead experts, the means of the other two.
+  double overload = 0, bias_range = 0, variation = 0, entropy = 0;
   int64_t num_dead = 0;
   // Over all layers: elements that the clamp cut, and their share of those that passed it, both branches counted.
   int64_t num_gate_high = 0, num_linear_high = 0, num_linear_low = 0;

@@ -43,6 +43,7 @@ void add_experts(Line& line, const ExpertMetrics& experts) {
   line["expert_load_cv"] = experts.variation;
   line["dead_experts"] = experts.num_dead;
   line["router_entropy"] = experts.entropy;
+  line["router_bias_range"] = experts.bias_range;
   for (const LayerBalance& layer : experts.layers) {
     line[fmt::format("moe/overload_layer_{}", layer.layer)] = layer.overload;
     line[fmt::format("moe/dead_experts_layer_{}", layer.layer)] = layer.num_dead;

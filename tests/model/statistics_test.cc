@@ -2,6 +2,7 @@
 // golden model, whose clamp cuts.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -32,6 +33,10 @@ MoeStatistics direct(Rig& rig, int64_t layer, int64_t rows) {
   MoeStatistics s;
   s.load_E.resize(block.moe().dims().E);
   for (const double e : rig.read(block.choices(rows).expert_TK)) ++s.load_E[static_cast<size_t>(e)];
+  if (block.moe().bias_E().defined()) {
+    const auto bias_E = rig.read(block.moe().bias_E());
+    s.bias_range = *std::max_element(bias_E.begin(), bias_E.end()) - *std::min_element(bias_E.begin(), bias_E.end());
+  }
   const auto z_TE = rig.read(saved.z_TE);
   const size_t E = s.load_E.size();
   for (size_t t = 0; t < static_cast<size_t>(rows); ++t) {
@@ -64,6 +69,8 @@ void expect_equal(const MoeStatistics& got, const MoeStatistics& want, bool scor
     EXPECT_TRUE(got.load_E.empty());
     EXPECT_EQ(got.entropy, 0);
   }
+  EXPECT_EQ(got.bias_range, want.bias_range);
+  EXPECT_EQ(got.bias_range > 0, score_routed);
   EXPECT_EQ(got.num_gate_high, want.num_gate_high);
   EXPECT_EQ(got.num_linear_high, want.num_linear_high);
   EXPECT_EQ(got.num_linear_low, want.num_linear_low);

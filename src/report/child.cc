@@ -41,6 +41,7 @@ std::string run_child(const std::vector<std::string>& argv, const std::string& i
   std::rewind(in.get());
 
   std::vector<char*> arguments;
+  arguments.reserve(argv.size() + 1);
   for (const std::string& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
   posix_spawn_file_actions_t actions;

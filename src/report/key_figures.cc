@@ -17,6 +17,7 @@ namespace {
 
 double median(const std::vector<Point>& series) {
   std::vector<double> values;
+  values.reserve(series.size());
   for (const Point& point : series) values.push_back(point.value);
   const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());

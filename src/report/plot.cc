@@ -1,6 +1,6 @@
 #include "report/plot.h"
 
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <set>
 
@@ -25,10 +25,11 @@ ImageFormat format_of(const std::filesystem::path& out) {
     for (const auto& [name, series] : run.log.series) known.insert(name);
   }
   const std::vector<std::string_view> names(known.begin(), known.end());
+  std::string list;
+  for (const std::string_view name : names) list += fmt::format("{}{}", list.empty() ? "" : ", ", name);
   const std::string_view nearest = nearest_name(field, names);
   fail(ErrorCode::kInvalidArgument, "no run has the field {}{}; there are: {}", printable(field),
-       nearest.empty() ? "" : fmt::format(" (did you mean {}?)", nearest),
-       printable(fmt::to_string(fmt::join(names, ", ")), 1000));
+       nearest.empty() ? "" : fmt::format(" (did you mean {}?)", nearest), printable(list, 1000));
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ constexpr size_t kMaxSampleRows = 30, kMaxTextBytes = 20000;
 // "a.b" for what lies in an object in an object; lists and other values as JSON.
 void flatten(const Json& json, const std::string& prefix, std::vector<Row>& rows) {
   for (const auto& [name, value] : json.items()) {
-    const std::string whole = prefix.empty() ? name : prefix + "." + name;
+    const std::string whole = prefix.empty() ? name : fmt::format("{}.{}", prefix, name);
     if (value.is_object() && !value.empty()) {
       flatten(value, whole, rows);
     } else {

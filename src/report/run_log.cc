@@ -25,7 +25,8 @@ void add_line(RunLog& log, std::string_view line, const std::string& origin) {
          kMaxLineBytes);
   }
   const auto json = parse_json<nlohmann::ordered_json>(line, origin, kMaxDepth);
-  if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer() || json["step"] < 0) {
+  if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer() ||
+      json["step"].get<int64_t>() < 0) {
     fail(ErrorCode::kCorrupt, "{}: expected a JSON object with an integer `step` of 0 or more, found {}", origin,
          describe_json(json));
   }

@@ -1,5 +1,7 @@
 #include "train/event_file.h"
 
+#include <fmt/format.h>
+
 #include <array>
 
 #include "train/event.pb.h"
@@ -65,10 +67,9 @@ uint32_t masked_crc32c(std::string_view bytes) {
 }
 
 std::string event_tag(std::string_view field) {
-  const std::string name(field);
-  if (field.find('/') != field.npos) return name;
-  if (field.starts_with("eval_")) return "eval/" + name.substr(5);
-  return (field.ends_with("_ms") ? "time/" : "train/") + name;
+  if (field.find('/') != field.npos) return std::string(field);
+  if (field.starts_with("eval_")) return fmt::format("eval/{}", field.substr(5));
+  return fmt::format("{}/{}", field.ends_with("_ms") ? "time" : "train", field);
 }
 
 std::string event_field(std::string_view tag) {

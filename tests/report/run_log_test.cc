@@ -47,6 +47,8 @@ TEST(RunLog, AMalformedLineIsNamedByItsNumber) {
   EXPECT_THAT(message_of("{\"step\":1}\n\n{\"step\":2,\n"), HasSubstr("run/metrics.jsonl:3: not valid JSON"));
   EXPECT_THAT(message_of("[1]\n"), HasSubstr("run/metrics.jsonl:1: expected a JSON object with an integer `step`"));
   EXPECT_THAT(message_of("{\"loss\":1}\n"), HasSubstr("found {\"loss\":1}"));
+  EXPECT_THAT(message_of("{\"step\":-1}\n"), HasSubstr("integer `step`"));
+  EXPECT_THAT(message_of("{\"step\":18446744073709551615}\n"), HasSubstr("integer `step`"));
   EXPECT_THAT(message_of("{\"step\":1.5}\n"), HasSubstr("integer `step`"));
   EXPECT_THAT(message_of("{\"step\":1,\"step\":2}\n"), HasSubstr("occurs twice"));
   EXPECT_THAT(message_of("{\"step\":1,\"a\":\"" + std::string(1 << 20, 'x') + "\"}\n"), HasSubstr("a line of 1048"));

@@ -47,13 +47,27 @@ int64_t size_of(const Descriptor& file, const fs::path& path) {
   return info.st_size;
 }
 
+// A new file in the place of one that is there; what a link points to stays untouched.
+Descriptor open_new(const fs::path& path) {
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+  int file = ::open(path.c_str(), kFlags, 0644);
+  if (file < 0 && errno == EEXIST && ::unlink(path.c_str()) == 0) file = ::open(path.c_str(), kFlags, 0644);
+  if (file < 0) fail_io("write", path, errno);
+  return Descriptor(file);
+}
+
+Descriptor open_to_append(const fs::path& path) {
+  Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0644));
+  if (file.get() < 0 && errno == ELOOP)
+    fail(ErrorCode::kIo, "cannot write {}: a link; remove it, or give another directory", path.string());
+  if (file.get() < 0) fail_io("write", path, errno);
+  return file;
+}
+
 class SystemOutput : public OutputFile {
  public:
-  SystemOutput(const fs::path& path, int flags)
-      : path_(path), file_(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0644)) {
-    if (file_.get() < 0) fail_io("write", path_, errno);
-    size_ = size_of(file_, path_);
-  }
+  SystemOutput(const fs::path& path, Descriptor file)
+      : path_(path), file_(std::move(file)), size_(size_of(file_, path_)) {}
 
   void write(const void* data, int64_t num_bytes) override {
     const auto* at = static_cast<const char*>(data);
@@ -80,7 +94,7 @@ class SystemOutput : public OutputFile {
  private:
   fs::path path_;
   Descriptor file_;
-  int64_t size_ = 0;
+  int64_t size_;
 };
 
 class SystemInput : public InputFile {
@@ -115,11 +129,11 @@ class SystemInput : public InputFile {
 class SystemFiles : public Files {
  public:
   std::unique_ptr<OutputFile> create(const Path& path) override {
-    return std::make_unique<SystemOutput>(path, O_TRUNC);
+    return std::make_unique<SystemOutput>(path, open_new(path));
   }
 
   std::unique_ptr<OutputFile> append(const Path& path, int64_t keep_bytes) override {
-    auto file = std::make_unique<SystemOutput>(path, 0);
+    auto file = std::make_unique<SystemOutput>(path, open_to_append(path));
     if (file->size() > keep_bytes) file->truncate(keep_bytes);
     return file;
   }

@@ -42,9 +42,9 @@ class Files {
   using Path = std::filesystem::path;
   virtual ~Files() = default;
 
-  virtual std::unique_ptr<OutputFile> create(const Path& path) = 0;  // empty; one that is there is emptied
+  virtual std::unique_ptr<OutputFile> create(const Path& path) = 0;  // empty, in place of one that is there
   // To write after the first keep_bytes of a file, which is made if it is not there. A longer file is cut back; a
-  // shorter one stays as it is: size() says where the next byte goes.
+  // shorter one stays as it is: size() says where the next byte goes. A link is refused.
   virtual std::unique_ptr<OutputFile> append(const Path& path, int64_t keep_bytes) = 0;
   virtual std::unique_ptr<InputFile> open_read(const Path& path) = 0;  // regular files only
   // Within one file system; in one step for every reader. A file that is called `to` is replaced; a directory is not.

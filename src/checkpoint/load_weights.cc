@@ -1,4 +1,5 @@
 #include "base/error.h"
+#include "base/path_inside.h"
 #include "checkpoint/model_dir.h"
 
 namespace temper::checkpoint {
@@ -6,7 +7,7 @@ namespace temper::checkpoint {
 model::Config load_config(const std::filesystem::path& dir) {
   if (!std::filesystem::is_directory(dir))
     fail(ErrorCode::kNotFound, "{}: no such directory; expected a Hugging Face model directory", dir.string());
-  const auto path = dir / "config.json";
+  const auto path = path_inside(dir, "config.json");
   return model::parse_config(read_file(path), path.string());
 }
 

@@ -26,7 +26,8 @@ RandomFile::~RandomFile() {
 RandomFile RandomFile::open(const std::filesystem::path& path) { return {path, O_RDONLY}; }
 
 RandomFile RandomFile::create(const std::filesystem::path& path, int64_t num_bytes) {
-  RandomFile file(path, O_RDWR | O_CREAT | O_TRUNC);
+  ::unlink(path.c_str());  // what lies there may be a link to elsewhere
+  RandomFile file(path, O_RDWR | O_CREAT | O_EXCL);
   if (::ftruncate(file.descriptor_, num_bytes) != 0) file.fail_io("set the size of");
   return file;
 }

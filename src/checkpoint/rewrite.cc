@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/path_inside.h"
 #include "base/thread.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/rewrite_plan.h"
@@ -200,8 +201,8 @@ std::vector<std::string> write_companions(const fs::path& source, const RewriteP
   };
   if (plan.files.size() > 1) write(std::string(kIndexFileName), make_index(plan));
   constexpr const char* kGeneration = "generation_config.json";
-  if (fs::exists(source / kGeneration)) write(kGeneration, read_file(source / kGeneration));
-  for (const auto& name : tokenizer_files(source)) write(name.string(), read_file(source / name));
+  if (fs::exists(source / kGeneration)) write(kGeneration, read_file(path_inside(source, kGeneration)));
+  for (const auto& name : tokenizer_files(source)) write(name.string(), read_file(path_inside(source, name)));
   return names;
 }
 

@@ -26,18 +26,13 @@ void remove_tree(const fs::path& path) {
   check(error, "remove", path);
 }
 
-void make_folder_of(const fs::path& path) {
-  std::error_code error;
-  fs::create_directories(path.parent_path(), error);
-  check(error, "create the folder of", path);
-}
-
 bool is_plan(const fs::path& path, const std::string& plan) { return fs::exists(path) && read_file(path) == plan; }
 
 }  // namespace
 
 RewriteStaging::RewriteStaging(fs::path destination, const std::string& plan, bool overwrite)
     : destination_(std::move(destination)), folder_(destination_ / kFolder) {
+  if (fs::is_symlink(folder_)) fs::remove(folder_);
   if (is_plan(folder_ / kPlan, plan)) return;
   if (fs::exists(folder_ / kPlan) && !overwrite)
     fail(ErrorCode::kInvalidArgument,
@@ -59,7 +54,7 @@ void RewriteStaging::finish(const std::string& name, const std::string& receipt)
 }
 
 void RewriteStaging::write(const std::string& name, const std::string& contents) {
-  make_folder_of(folder_ / name);
+  make_folder_in(folder_, name);
   write_file_atomically(folder_ / name, contents);
 }
 
@@ -82,7 +77,7 @@ void RewriteStaging::commit(const std::vector<std::string>& names, const std::st
   }
   for (const auto& name : names) {
     if (!fs::exists(folder_ / name)) continue;  // an earlier run moved it
-    make_folder_of(destination_ / name);
+    make_folder_in(destination_, name);
     fs::rename(folder_ / name, destination_ / name, error);
     check(error, "move a finished file to", destination_ / name);
   }

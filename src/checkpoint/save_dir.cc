@@ -57,13 +57,25 @@ void check_save_dir(const fs::path& dir, bool overwrite) {
     fail(ErrorCode::kIo, "{}: the model is to be written here, but the directory is not writable", dir.string());
 }
 
+void make_folder_in(const fs::path& dir, const fs::path& name) {
+  const fs::path folder = dir / name.parent_path();
+  if (name.has_parent_path() && fs::is_symlink(folder))
+    fail(ErrorCode::kInvalidArgument, "{}: a link; files are written only below the directory itself. Remove the link",
+         folder.string());
+  std::error_code error;
+  fs::create_directories(folder, error);
+  check(error, "create the folder", folder);
+}
+
 SaveDir::SaveDir(const fs::path& dir, bool overwrite) : dir_(dir), staging_(dir / kStagingName) {
   check_save_dir(dir, overwrite);
   std::error_code error;
   fs::remove_all(staging_, error);
   check(error, "remove", staging_);
-  fs::create_directory(staging_, error);
+  const bool is_new = fs::create_directory(staging_, error);
   check(error, "create the directory", staging_);
+  if (!is_new)
+    fail(ErrorCode::kIo, "cannot create the directory {}: another program is writing here", staging_.string());
 }
 
 SaveDir::~SaveDir() {
@@ -87,8 +99,7 @@ void SaveDir::commit(const std::string& config_json) {
     check(error, "remove", dir_ / name);
   }
   for (const auto& name : names_) {
-    fs::create_directories((dir_ / name).parent_path(), error);
-    check(error, "create the folder of", dir_ / name);
+    make_folder_in(dir_, name);
     fs::rename(staging_ / name, dir_ / name, error);
     check(error, "move a finished file to", dir_ / name);
   }

@@ -10,6 +10,10 @@ namespace temper::checkpoint {
 // Whether a file of this name holds weights of a model, or their index.
 bool is_weight_file(const std::string& name);
 
+// Makes the folder in which dir/name is to be written, if it is not there. Refuses (kInvalidArgument) a link in its
+// place. name is a plain name or FOLDER/NAME.
+void make_folder_in(const std::filesystem::path& dir, const std::filesystem::path& name);
+
 class SaveDir {
  public:
   // Creates dir if it is not there, and dir/.saving; refuses as check_save_dir does. What an interrupted save left is

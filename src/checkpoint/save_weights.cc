@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/path_inside.h"
 #include "checkpoint/model_dir.h"
 #include "checkpoint/save_dir.h"
 #include "checkpoint/save_plan.h"
@@ -81,7 +82,7 @@ void write_shards(SaveDir& out, const std::vector<Shard>& shards, layers::Ctx& c
 void write_generation_config(SaveDir& out, const model::Config& config, const fs::path& source_dir) {
   constexpr const char* kName = "generation_config.json";
   if (!source_dir.empty() && fs::exists(source_dir / kName))
-    return write_file_atomically(out.stage(kName), read_file(source_dir / kName));
+    return write_file_atomically(out.stage(kName), read_file(path_inside(source_dir, kName)));
   nlohmann::ordered_json json = {{"_from_model_config", true}};
   if (config.bos_token_id >= 0) json["bos_token_id"] = config.bos_token_id;
   if (config.eos_token_id >= 0) json["eos_token_id"] = config.eos_token_id;
@@ -91,7 +92,7 @@ void write_generation_config(SaveDir& out, const model::Config& config, const fs
 void copy_tokenizer(SaveDir& out, const fs::path& from) {
   if (from.empty()) return;
   for (const auto& name : tokenizer_files(from))
-    write_file_atomically(out.stage(name.string()), read_file(from / name));
+    write_file_atomically(out.stage(name.string()), read_file(path_inside(from, name)));
 }
 
 // config.json for what is written.

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/path_inside.h"
 
 namespace temper::checkpoint {
 namespace {
@@ -24,10 +25,9 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
       fail(ErrorCode::kCorrupt, "{}: tensor {}: expected a file name, found {}", path.string(), tensor,
            describe_json(value));
     const auto& name = value.get_ref<const std::string&>();
-    if (name.empty() || name == "." || name == ".." ||
-        name.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos)
-      fail(ErrorCode::kCorrupt, "{}: tensor {}: {} is not the name of a file in this directory", path.string(), tensor,
-           describe_json(value));
+    if (!name.ends_with(".safetensors") || name.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos)
+      fail(ErrorCode::kCorrupt, "{}: tensor {}: {} is not the name of a safetensors file in this directory",
+           path.string(), tensor, describe_json(value));
     files[tensor] = name;
   }
   return files;
@@ -44,13 +44,13 @@ TensorDir::TensorDir(const fs::path& dir) {
     fail(ErrorCode::kNotFound, "{}: found neither {} nor {}; expected a Hugging Face model directory", dir.string(),
          kSingleFileName, kIndexFileName);
   if (fs::exists(dir / kSingleFileName)) {
-    open(dir / kSingleFileName);
+    open(path_inside(dir, kSingleFileName));
     return;
   }
-  const auto index = read_index(dir / kIndexFileName);
+  const auto index = read_index(path_inside(dir, kIndexFileName));
   std::set<std::string> names;
   for (const auto& [tensor, file] : index) names.insert(file);
-  for (const auto& name : names) open(dir / name);
+  for (const auto& name : names) open(path_inside(dir, name));
   std::unordered_map<std::string_view, const SafetensorsFile*> found;
   for (const auto& [tensor, file] : items_)
     if (const auto [at, is_new] = found.emplace(tensor->name, file); !is_new)

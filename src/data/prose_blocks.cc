@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/path_inside.h"
 #include "data/python_strings.h"
 #include "data/special_tokens.h"
 
@@ -77,7 +78,7 @@ ProseBlocks::ProseBlocks() {
 
 ProseBlocks ProseBlocks::of_model(const fs::path& model_dir, const ProseHashes& expected) {
   ProseBlocks blocks(expected);
-  const fs::path file = model_dir / "encoding" / "encoding_dsv4.py";
+  const fs::path file = path_inside(model_dir, "encoding/encoding_dsv4.py");
   if (fs::is_regular_file(file)) {
     blocks.accept_program(read_bounded(file), file.string());
   } else {

@@ -99,6 +99,20 @@ TEST_F(SystemFilesTest, ErrorsSayPathAndReason) {
             "input/output: cannot use " + path_.string() + ": not a regular file");
 }
 
+TEST_F(SystemFilesTest, NothingIsWrittenThroughALink) {
+  write_file_atomically(path_, "kept");
+  const fs::path link = folder_ / "link";
+  fs::create_symlink(path_, link);
+  EXPECT_EQ(error_of([&] { files_.append(link, 0); }),
+            "input/output: cannot write " + link.string() + ": a link; remove it, or give another directory");
+  files_.create(link)->write("new", 3);
+  EXPECT_EQ(read_file(link), "new");
+  EXPECT_EQ(read_file(path_), "kept");
+  fs::create_hard_link(path_, folder_ / "hard");
+  files_.create(folder_ / "hard");
+  EXPECT_EQ(read_file(path_), "kept");
+}
+
 TEST_F(SystemFilesTest, ADirectoryIsNotAFile) {
   EXPECT_EQ(error_of([&] { files_.open_read(folder_); }),
             "input/output: cannot use " + folder_.string() + ": not a regular file");

@@ -140,9 +140,10 @@ TEST(TensorDirTest, ReadsShards) {
 
 TEST(TensorDirTest, TheIndexMustStayInTheDirectoryAndTellTheTruth) {
   EXPECT_EQ(index_error(R"({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}})"), "no error");
-  for (const char* name : {"../a.safetensors", "/etc/passwd", "..", "", "sub/a.safetensors", "a\\u0000b"})
+  for (const char* name :
+       {"../a.safetensors", "/etc/passwd", "..", "", "sub/a.safetensors", "a\\u0000.safetensors", "config.json"})
     EXPECT_THAT(index_error(std::string(R"({"weight_map": {"x": ")") + name + "\"}}"),
-                AllOf(HasSubstr("tensor x"), HasSubstr("is not the name of a file in this directory")));
+                AllOf(HasSubstr("tensor x"), HasSubstr("is not the name of a safetensors file in this directory")));
   EXPECT_THAT(index_error(R"({"weight_map": {"x": "gone.safetensors"}})"), HasSubstr("gone.safetensors"));
   EXPECT_THAT(index_error(R"({"weight_map": {"y": "a.safetensors"}})"),
               AllOf(HasSubstr("tensor y"), HasSubstr("a.safe")));

@@ -35,7 +35,7 @@ constexpr DTypeRow kDTypes[] = {
 };
 
 constexpr int64_t kLengthBytes = 8;
-constexpr int64_t kMaxHeaderBytes = 100'000'000;  // the limit of the format's own library
+constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the limit of the format's own library
 
 std::optional<FileDType> parse_dtype(std::string_view name) {
   for (const auto& row : kDTypes)
@@ -78,7 +78,7 @@ struct Entry {
     return dims;
   }
 
-  StoredTensor read(const nlohmann::json& entry, const std::byte* data, int64_t num_data_bytes) const {
+  StoredTensor read(const nlohmann::json& entry, std::span<const std::byte> data) const {
     const auto dtype = entry.find("dtype"), shape = entry.find("shape"), offsets = entry.find("data_offsets");
     if (dtype == entry.end() || shape == entry.end() || offsets == entry.end() || entry.size() != 3)
       bad("expected dtype, shape and data_offsets", entry);
@@ -93,16 +93,58 @@ struct Entry {
     tensor.shape = read_shape(*shape);
     if (!offsets->is_array() || offsets->size() != 2) bad("data_offsets must be [begin, end]", *offsets);
     const auto begin = read_count((*offsets)[0]), end = read_count((*offsets)[1]);
-    if (!begin || !end || *begin > *end || *end > num_data_bytes)
-      bad(fmt::format("data_offsets must lie within the {} data bytes (is the file truncated?)", num_data_bytes),
+    if (!begin || !end || *begin > *end || *end > std::ssize(data))
+      bad(fmt::format("data_offsets must lie within the {} data bytes (is the file truncated?)", data.size()),
           *offsets);
     if (*end - *begin != tensor.num_bytes())
       fail(ErrorCode::kCorrupt, "{}: tensor {}: {} takes {} bytes, data_offsets give {}", file, name,
            tensor.to_string(), tensor.num_bytes(), *end - *begin);
-    tensor.data = data + *begin;
+    tensor.data = data.data() + *begin;
     return tensor;
   }
 };
+
+// The header's tensors with their data, in the order of the data.
+SafetensorsContents read_header(std::string_view text, std::span<const std::byte> data, const std::string& file) {
+  const std::string origin = file + ": header";
+  const auto header = parse_json<nlohmann::json>(text, origin, 4);
+  if (!header.is_object())
+    fail(ErrorCode::kCorrupt, "{}: expected a JSON object, found {}", origin, describe_json(header));
+  SafetensorsContents contents;
+  for (const auto& [name, entry] : header.items()) {
+    const Entry reader{file, name};
+    if (!entry.is_object()) reader.bad("expected an object", entry);
+    if (name != "__metadata__") {
+      contents.tensors.push_back(reader.read(entry, data));
+      continue;
+    }
+    for (const auto& [key, value] : entry.items()) {
+      if (!value.is_string()) reader.bad("metadata must be text", value);
+      contents.metadata[key] = value.get<std::string>();
+    }
+  }
+  std::stable_sort(contents.tensors.begin(), contents.tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
+    return a.data != b.data ? a.data < b.data : a.num_bytes() < b.num_bytes();
+  });
+  return contents;
+}
+
+// The tensors touch each other and fill the data.
+void check_layout(const std::vector<StoredTensor>& tensors, std::span<const std::byte> data, const std::string& file) {
+  int64_t end = 0;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const int64_t begin = tensors[i].data - data.data();
+    if (begin < end)
+      fail(ErrorCode::kCorrupt, "{}: tensors {} and {} overlap at data byte {}", file, tensors[i - 1].name,
+           tensors[i].name, begin);
+    if (begin > end)
+      fail(ErrorCode::kCorrupt, "{}: data bytes {} to {} before tensor {} belong to no tensor", file, end, begin,
+           tensors[i].name);
+    end = begin + tensors[i].num_bytes();
+  }
+  if (end != std::ssize(data))
+    fail(ErrorCode::kCorrupt, "{}: the tensors end at data byte {}, the file at {}", file, end, data.size());
+}
 
 }  // namespace
 
@@ -125,69 +167,35 @@ void release_pages(const StoredTensor& tensor) {
   if (tensor.num_bytes() > 0) ::madvise(begin, num_bytes, MADV_DONTNEED);  // a wish: nothing to check
 }
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
-  if (file_.size() < kLengthBytes)
-    fail(ErrorCode::kCorrupt, "{}: {} bytes, a safetensors file has at least {}; is it truncated?", path.string(),
-         file_.size(), kLengthBytes);
+SafetensorsContents read_safetensors(std::span<const std::byte> bytes, const std::string& origin) {
+  if (std::ssize(bytes) < kLengthBytes)
+    fail(ErrorCode::kCorrupt, "{}: {} bytes, a safetensors file has at least {}; is it truncated?", origin,
+         bytes.size(), kLengthBytes);
   uint64_t header_bytes = 0;
-  std::memcpy(&header_bytes, file_.data(), sizeof header_bytes);
-  const int64_t rest_bytes = file_.size() - kLengthBytes;
-  if (header_bytes > static_cast<uint64_t>(rest_bytes))
+  std::memcpy(&header_bytes, bytes.data(), sizeof header_bytes);
+  const auto rest = bytes.subspan(kLengthBytes);
+  if (header_bytes > rest.size())
     fail(ErrorCode::kCorrupt,
-         "{}: the header claims {} bytes, {} follow; the file is truncated or not a safetensors file", path.string(),
-         header_bytes, rest_bytes);
+         "{}: the header claims {} bytes, {} follow; the file is truncated or not a safetensors file", origin,
+         header_bytes, rest.size());
   if (header_bytes > kMaxHeaderBytes)
-    fail(ErrorCode::kCorrupt, "{}: the header claims {} bytes, the most allowed is {}", path.string(), header_bytes,
+    fail(ErrorCode::kCorrupt, "{}: the header claims {} bytes, the most allowed is {}", origin, header_bytes,
          kMaxHeaderBytes);
-  const auto length = static_cast<int64_t>(header_bytes);
-  const auto* header = reinterpret_cast<const char*>(file_.data() + kLengthBytes);
-  read_header({header, static_cast<size_t>(length)}, file_.data() + kLengthBytes + length, rest_bytes - length);
+  const auto data = rest.subspan(header_bytes);
+  auto contents = read_header({reinterpret_cast<const char*>(rest.data()), header_bytes}, data, origin);
+  check_layout(contents.tensors, data, origin);
+  return contents;
 }
+
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
+    : path_(path),
+      file_(path),
+      contents_(read_safetensors({file_.data(), static_cast<size_t>(file_.size())}, path.string())) {}
 
 const StoredTensor* SafetensorsFile::find(std::string_view name) const {
   const auto at =
-      std::find_if(tensors_.begin(), tensors_.end(), [&](const auto& tensor) { return tensor.name == name; });
-  return at == tensors_.end() ? nullptr : &*at;
-}
-
-void SafetensorsFile::read_header(std::string_view text, const std::byte* data, int64_t num_data_bytes) {
-  const std::string origin = path_.string() + ": header";
-  const auto header = parse_json<nlohmann::json>(text, origin, 4);
-  if (!header.is_object())
-    fail(ErrorCode::kCorrupt, "{}: expected a JSON object, found {}", origin, describe_json(header));
-  for (const auto& [name, entry] : header.items()) {
-    const Entry reader{path_.string(), name};
-    if (!entry.is_object()) reader.bad("expected an object", entry);
-    if (name != "__metadata__") {
-      tensors_.push_back(reader.read(entry, data, num_data_bytes));
-      continue;
-    }
-    for (const auto& [key, value] : entry.items()) {
-      if (!value.is_string()) reader.bad("metadata must be text", value);
-      metadata_[key] = value.get<std::string>();
-    }
-  }
-  std::stable_sort(tensors_.begin(), tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) {
-    return a.data != b.data ? a.data < b.data : a.num_bytes() < b.num_bytes();
-  });
-  check_layout(data, num_data_bytes);
-}
-
-void SafetensorsFile::check_layout(const std::byte* data, int64_t num_data_bytes) const {
-  int64_t end = 0;
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    const int64_t begin = tensors_[i].data - data;
-    if (begin < end)
-      fail(ErrorCode::kCorrupt, "{}: tensors {} and {} overlap at data byte {}", path_.string(), tensors_[i - 1].name,
-           tensors_[i].name, begin);
-    if (begin > end)
-      fail(ErrorCode::kCorrupt, "{}: data bytes {} to {} before tensor {} belong to no tensor", path_.string(), end,
-           begin, tensors_[i].name);
-    end = begin + tensors_[i].num_bytes();
-  }
-  if (end != num_data_bytes)
-    fail(ErrorCode::kCorrupt, "{}: the tensors end at data byte {}, the file at {}", path_.string(), end,
-         num_data_bytes);
+      std::find_if(tensors().begin(), tensors().end(), [&](const auto& tensor) { return tensor.name == name; });
+  return at == tensors().end() ? nullptr : &*at;
 }
 
 std::string safetensors_header(const std::vector<TensorInfo>& tensors) {

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,25 +46,30 @@ struct StoredTensor : TensorInfo {
 // are touched again.
 void release_pages(const StoredTensor& tensor);
 
+// What a file holds; the tensors point into its bytes.
+struct SafetensorsContents {
+  std::vector<StoredTensor> tensors;  // in the order of their data
+  std::map<std::string, std::string> metadata;
+};
+
+// Checks the bytes of a whole file; `origin` stands for the file in messages.
+SafetensorsContents read_safetensors(std::span<const std::byte> bytes, const std::string& origin);
+
 // A whole file, mapped and checked; the tensors point into the mapping and live as long as it.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
-  const std::vector<StoredTensor>& tensors() const { return tensors_; }  // in the order of their data
-  const StoredTensor* find(std::string_view name) const;                 // nullptr if there is none
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const std::vector<StoredTensor>& tensors() const { return contents_.tensors; }  // in the order of their data
+  const StoredTensor* find(std::string_view name) const;                          // nullptr if there is none
+  const std::map<std::string, std::string>& metadata() const { return contents_.metadata; }
   int64_t offset_of(const StoredTensor& tensor) const { return tensor.data - file_.data(); }  // from the file's start
 
  private:
-  void read_header(std::string_view text, const std::byte* data, int64_t num_data_bytes);
-  void check_layout(const std::byte* data, int64_t num_data_bytes) const;
-
   std::filesystem::path path_;
   MappedFile file_;
-  std::vector<StoredTensor> tensors_;
-  std::map<std::string, std::string> metadata_;
+  SafetensorsContents contents_;
 };
 
 // The bytes before the data of a file with these tensors, in this order: length and JSON, a multiple of 8. The tensors

@@ -44,9 +44,19 @@ size_t value_length(std::string_view text) {
 
 }  // namespace
 
-RecordFile::RecordFile(const std::filesystem::path& path)
-    : file_((kind_of(path), path)), name_(path.string()), kind_(kind_of(path)) {
-  rest_ = {reinterpret_cast<const char*>(file_.data()), static_cast<size_t>(file_.size())};
+RecordFile::RecordFile(const std::filesystem::path& path) : name_(path.string()), kind_(kind_of(path)) {
+  file_.emplace(path);
+  start({reinterpret_cast<const char*>(file_->data()), static_cast<size_t>(file_->size())});
+}
+
+RecordFile::RecordFile(std::string_view text, RecordFileKind kind, std::string name)
+    : name_(std::move(name)), kind_(kind) {
+  start(text);
+}
+
+void RecordFile::start(std::string_view text) {
+  num_bytes_ = static_cast<int64_t>(text.size());
+  rest_ = text;
   if (rest_.starts_with(kByteOrderMark)) rest_.remove_prefix(kByteOrderMark.size());
 }
 

@@ -19,10 +19,10 @@ using simdjson::dom::array;
 using simdjson::dom::element;
 using simdjson::dom::object;
 
-// Reads one file; every complaint begins with its path.
+// Reads one file; every complaint names its origin.
 class TokenizerFileReader {
  public:
-  explicit TokenizerFileReader(const std::filesystem::path& path) : path_(path.string()), text_(read_file(path)) {}
+  TokenizerFileReader(const std::string& text, const std::string& origin) : origin_(origin), text_(text) {}
 
   TokenizerSpec read() {
     simdjson::dom::parser parser;
@@ -41,12 +41,13 @@ class TokenizerFileReader {
  private:
   template <class... Args>
   [[noreturn]] void corrupt(fmt::format_string<Args...> format, Args&&... args) const {
-    fail(ErrorCode::kCorrupt, "cannot read tokenizer {}: {}", path_, fmt::format(format, std::forward<Args>(args)...));
+    fail(ErrorCode::kCorrupt, "cannot read tokenizer {}: {}", origin_,
+         fmt::format(format, std::forward<Args>(args)...));
   }
   template <class... Args>
   [[noreturn]] void unsupported(fmt::format_string<Args...> format, Args&&... args) const {
     fail(ErrorCode::kUnsupported,
-         "cannot use tokenizer {}: {}; byte-level BPE in the form of GPT-2 and DeepSeek is read", path_,
+         "cannot use tokenizer {}: {}; byte-level BPE in the form of GPT-2 and DeepSeek is read", origin_,
          fmt::format(format, std::forward<Args>(args)...));
   }
 
@@ -223,7 +224,7 @@ class TokenizerFileReader {
     if (!is_new) corrupt("id {} belongs to both \"{}\" and \"{}\"", id, place->second, token);
   }
 
-  std::string path_, text_;
+  const std::string &origin_, &text_;
   TokenizerSpec spec_;
   std::unordered_map<std::string_view, int32_t> ids_;  // views into the parser's strings
   std::unordered_map<int32_t, std::string> owners_;
@@ -231,7 +232,13 @@ class TokenizerFileReader {
 
 }  // namespace
 
-TokenizerSpec read_tokenizer_file(const std::filesystem::path& path) { return TokenizerFileReader(path).read(); }
+TokenizerSpec parse_tokenizer(const std::string& text, const std::string& origin) {
+  return TokenizerFileReader(text, origin).read();
+}
+
+TokenizerSpec read_tokenizer_file(const std::filesystem::path& path) {
+  return parse_tokenizer(read_file(path), path.string());
+}
 
 std::string tokenizer_file_text(const TokenizerSpec& spec) {
   using Json = nlohmann::ordered_json;

@@ -43,6 +43,9 @@ struct TokenizerSpec {
 // of tokens that are not in the vocabulary, an id twice, a byte without a token); kUnsupported, naming the component.
 TokenizerSpec read_tokenizer_file(const std::filesystem::path& path);
 
+// The same from the file's text; `origin` stands for the file in messages.
+TokenizerSpec parse_tokenizer(const std::string& text, const std::string& origin);
+
 // The file's text, in the layout that Hugging Face tokenizers write (merges as pairs).
 std::string tokenizer_file_text(const TokenizerSpec& spec);
 

@@ -2,13 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <toml++/toml.h>
 #include <algorithm>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/nearest.h"
 #include "train/run_keys.h"
+#include "train/toml.h"
 
 namespace temper::train {
 namespace {
@@ -91,9 +91,11 @@ bool assign(const toml::node& node, std::array<double, 2>* to) {
 }
 
 [[noreturn]] void fail_unknown(const Setting& setting, const std::vector<Key>& keys) {
-  const Key* nearest = &keys.front();
+  const Key* nearest = nullptr;
+  int smallest = 0;
   for (const Key& key : keys) {
-    if (edit_distance(setting.key, key.name) < edit_distance(setting.key, nearest->name)) nearest = &key;
+    const int distance = edit_distance(std::string_view(setting.key).substr(0, 256), key.name);
+    if (!nearest || distance < smallest) nearest = &key, smallest = distance;
   }
   fail(ErrorCode::kInvalidArgument,
        "{}: unknown key {}; the nearest known key is {} (`temper train --help-keys` lists all)", setting.place,
@@ -106,15 +108,6 @@ void apply(const Setting& setting, const std::vector<Key>& keys) {
   if (!std::visit([&](const auto& field) { return assign(*setting.node, field); }, key->field)) {
     fail(ErrorCode::kInvalidArgument, "{}: {} is {}; expected {}", setting.place, setting.key,
          found_words(*setting.node), type_words(key->field));
-  }
-}
-
-toml::table parse_toml(const std::string& text, const std::string& origin) {
-  try {
-    return toml::parse(text, origin);
-  } catch (const toml::parse_error& error) {
-    fail(ErrorCode::kCorrupt, "{}:{}:{}: not TOML: {}", origin, error.source().begin.line, error.source().begin.column,
-         error.description());
   }
 }
 
@@ -137,8 +130,8 @@ void apply_override(const std::string& text, const std::vector<Key>& keys) {
   const std::string value = text.substr(equals + 1);
   toml::table table;
   try {
-    table = toml::parse("value = " + value);
-  } catch (const toml::parse_error&) {
+    table = parse_toml("value = " + value, "--set");
+  } catch (const Error&) {
     table.insert("value", value);  // a bare word
   }
   apply({text.substr(0, equals), table.get("value"), "--set " + text}, keys);

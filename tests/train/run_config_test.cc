@@ -48,6 +48,24 @@ TEST(RunConfigTest, DefaultsAreThoseOfPostTraining) {
   EXPECT_EQ(c.data.train, std::vector<std::string>{"a.jsonl"});
 }
 
+TEST(RunConfigTest, TextThatTheTomlLibraryAssertsOnIsRefusedWithItsLine) {
+  for (const char* line : {"[.a]", "[=]", "[\x01]", "[[#]]", "[\u00e9]"})
+    expect_refusal(kGood + std::string(line) + "\nx = 1\n", {}, ErrorCode::kCorrupt, {"RUN.toml:10: not TOML", "name"});
+}
+
+TEST(RunConfigTest, CharactersBehindTheTomlLibrarysTableOfSpacesAreRefused) {
+  expect_refusal("[\uFEF7", {}, ErrorCode::kCorrupt, {"RUN.toml:1"});
+  expect_refusal("[model]\n\uFB26path = \"x\"\n", {}, ErrorCode::kCorrupt, {"RUN.toml:2"});
+}
+
+TEST(RunConfigTest, NestingAndLengthAreBounded) {
+  expect_refusal("x = " + std::string(100'000, '['), {}, ErrorCode::kCorrupt, {"RUN.toml:1", "256"});
+  std::string tables = "x = ";
+  for (int i = 0; i < 1000; ++i) tables += "{a = ";
+  expect_refusal(tables, {}, ErrorCode::kCorrupt, {"RUN.toml:1"});
+  expect_refusal(kGood + std::string(1 << 20, '#'), {}, ErrorCode::kCorrupt, {"RUN.toml", "at most 1048576"});
+}
+
 TEST(RunConfigTest, ReadsEveryType) {
   const std::string text = std::string(kGood) + R"(
 save_every = 5

@@ -27,6 +27,10 @@ class StrictBuilder : public nlohmann::detail::json_sax_dom_parser<Json> {
       fail(ErrorCode::kCorrupt, "{}: the name \"{}\" occurs twice in one JSON object", origin_, name);
     return Base::key(name);
   }
+  template <class Exception>
+  bool parse_error(std::size_t, const std::string&, const Exception& error) {
+    fail(ErrorCode::kCorrupt, "{}: not valid JSON: {}", origin_, error.what());
+  }
 
  private:
   bool enter() {
@@ -51,11 +55,7 @@ template <class Json>
 Json parse_json(std::string_view text, const std::string& origin, int max_depth) {
   Json parsed;
   StrictBuilder<Json> builder(parsed, origin, max_depth);
-  try {
-    Json::sax_parse(text.begin(), text.end(), &builder);
-  } catch (const typename Json::exception& error) {
-    fail(ErrorCode::kCorrupt, "{}: not valid JSON: {}", origin, error.what());
-  }
+  Json::sax_parse(text.begin(), text.end(), &builder);
   return parsed;
 }
 

@@ -21,14 +21,14 @@ const std::string& gpt2_split_pattern();
 // Immutable after construction: split() may be called from many threads.
 class Splitter {
  public:
-  // Refuses (kCorrupt) a pattern that does not compile, naming it and the offset of the mistake.
+  // Refuses (kCorrupt) a pattern that does not compile or has \C, naming it and the offset of the mistake.
   explicit Splitter(const std::vector<std::string>& patterns);
   Splitter(Splitter&&) noexcept;
   Splitter& operator=(Splitter&&) noexcept;
   ~Splitter();
 
   // Appends the pieces of `text`, in order and without gaps, as views into it. text must be valid UTF-8.
-  // Refuses (kUnsupported) text on which a pattern exceeds PCRE2's match limits.
+  // Refuses (kUnsupported) text on which a pattern exceeds PCRE2's match limit or 64 MiB.
   void split(std::string_view text, std::vector<std::string_view>& pieces) const;
 
  private:

@@ -133,12 +133,16 @@ void read_mlp_types(const Fields& fields, Config& config) {
   config.is_hash_moe = named;
 }
 
-// transformers cuts head_dim * partial_rotary_factor to an integer; so do we.
+// transformers cuts head_dim * partial_rotary_factor to an integer; so do we. -1: it is none.
+int64_t rotary_dim(const Config& config, double factor) {
+  const double product = static_cast<double>(config.head_dim) * factor;
+  return std::isfinite(product) && std::abs(product) < 1e9 ? static_cast<int64_t>(product) : -1;
+}
+
 void read_rotary_dim(const Fields& fields, Config& config) {
   const auto given = fields.integer("qk_rope_head_dim");
   const double factor = fields.number("partial_rotary_factor", 64.0 / 512);
-  const double product = static_cast<double>(config.head_dim) * factor;
-  const auto derived = std::isfinite(product) && std::abs(product) < 1e9 ? static_cast<int64_t>(product) : int64_t{-1};
+  const int64_t derived = rotary_dim(config, factor);
   if (given && fields.find("partial_rotary_factor") && derived != *given)
     fail(ErrorCode::kInvalidArgument, "{}: qk_rope_head_dim = {} but head_dim {} * partial_rotary_factor {} = {}",
          fields.origin(), *given, config.head_dim, factor, derived);
@@ -157,8 +161,7 @@ Rope read_rope(const Fields& group, double theta, const Config& config, bool nes
   const std::string name = type.value_or("default");
   if (name != "default" && name != "yarn")
     fail(ErrorCode::kUnsupported, "{}: rope type \"{}\" is not supported; use default or yarn", group.origin(), name);
-  const auto rotary =
-      static_cast<int64_t>(static_cast<double>(config.head_dim) * group.number("partial_rotary_factor", 1.0));
+  const int64_t rotary = rotary_dim(config, group.number("partial_rotary_factor", 1.0));
   if (group.find("partial_rotary_factor") && rotary != config.qk_rope_head_dim)
     fail(ErrorCode::kInvalidArgument, "{}: partial_rotary_factor rotates {} channels, qk_rope_head_dim = {}",
          group.origin(), rotary, config.qk_rope_head_dim);

@@ -171,6 +171,12 @@ TEST_F(RecordsTest, ReadsAListOfRecordsWithTheirLines) {
   EXPECT_TRUE(read("", {}, "x.json").empty());
 }
 
+TEST_F(RecordsTest, NumbersBeyondADoubleAreRefusedWithTheirPlace) {
+  refused(ErrorCode::kCorrupt, {"x.jsonl:1:14", "not JSON"},
+          R"({"text": 2e308})"
+          "\n");
+}
+
 TEST_F(RecordsTest, RefusesBrokenLists) {
   const auto corrupt = ErrorCode::kCorrupt;
   refused(corrupt, {"x.json:2:1", "not closed"}, "[{\"text\": \"a\"},\n{\"text\": \"b", {}, "x.json");

@@ -129,6 +129,7 @@ TEST(Splitter, DeepSeekPatterns) {
 
 TEST(Splitter, RefusesWhatDoesNotCompile) {
   expect_error(ErrorCode::kCorrupt, {"a(b", "byte"}, [] { Splitter({"a(b"}); });
+  expect_error(ErrorCode::kCorrupt, {"\\C", "byte"}, [] { Splitter({"\\C"}); });  // would cut characters in two
   expect_error(ErrorCode::kUnsupported, {"65537"}, [] { Splitter({std::string(65537, 'a')}); });
 }
 

@@ -185,6 +185,14 @@ TEST(ConfigTest, NestedYarnWithoutAttentionFactorIsRefused) {
   EXPECT_THAT(error_of(json), HasSubstr("rotates 4 channels"));
 }
 
+TEST(ConfigTest, RotaryFactorsBeyondEveryIntegerAreRefused) {
+  for (const double factor : {1e300, -1e300, 1e18}) {
+    Json json = transformers();
+    json["rope_parameters"]["main"]["partial_rotary_factor"] = factor;
+    EXPECT_THAT(error_of(json), HasSubstr("rotates -1 channels"));
+  }
+}
+
 TEST(ConfigTest, TextThatIsNotAConfigIsRefused) {
   const auto message = [](const std::string& text) {
     try {

@@ -4,7 +4,26 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+
 namespace temper {
+namespace {
+
+constexpr int64_t kMaxRegionBytes = int64_t{1} << 56;  // all kinds together then fit in 63 bits
+
+// Where a region ends after a tensor that begins at `begin`. Sizes come from files and run files: a product of them may
+// exceed every number.
+int64_t end_of(const std::string& name, const Shape& shape, DType dtype, int64_t begin) {
+  int64_t num_bytes = dtype_bytes(dtype), end = 0;
+  bool is_too_large = false;
+  for (int i = 0; i < shape.rank(); ++i) is_too_large |= __builtin_mul_overflow(num_bytes, shape[i], &num_bytes);
+  is_too_large |= __builtin_add_overflow(begin, num_bytes, &end) || end > kMaxRegionBytes;
+  if (is_too_large)
+    fail(ErrorCode::kOutOfMemory, "tensor {} {} {} exceeds every memory", name, dtype_name(dtype), shape.to_string());
+  return (end + Book::kAlignment - 1) / Book::kAlignment * Book::kAlignment;
+}
+
+}  // namespace
 
 const char* tensor_kind_name(TensorKind kind) {
   switch (kind) {
@@ -32,10 +51,10 @@ const char* tensor_kind_name(TensorKind kind) {
 
 void Book::declare(View* view, TensorKind kind, std::string name, DType dtype, Shape shape) {
   const int k = static_cast<int>(kind);
-  CHECK(shape.size() >= 0 && dtype != DType::kNone, name, shape.to_string());
+  for (int i = 0; i < shape.rank(); ++i) CHECK(shape[i] >= 0, name, shape.to_string());
+  CHECK(dtype != DType::kNone, name);
   const int64_t offset_bytes = cursor_bytes_[k];
-  const int64_t num_bytes = shape.size() * dtype_bytes(dtype);
-  cursor_bytes_[k] = offset_bytes + (num_bytes + kAlignment - 1) / kAlignment * kAlignment;
+  cursor_bytes_[k] = end_of(name, shape, dtype, offset_bytes);
   high_bytes_[k] = std::max(high_bytes_[k], cursor_bytes_[k]);
   *view = View(nullptr, dtype, shape, offset_bytes / dtype_bytes(dtype));
   entries_.push_back({std::move(name), kind, dtype, shape, offset_bytes, view});

@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
+
+#include "base/error.h"
 
 namespace temper {
 namespace {
@@ -47,6 +50,26 @@ TEST(Book, WhatComesAfterARewindSharesTheMemory) {
   EXPECT_EQ(first.raw(), second.raw());
   EXPECT_EQ(after.raw(), memory.data() + 512);
   EXPECT_NE(kept.raw(), first.raw());
+}
+
+TEST(Book, SizesWhoseProductExceedsEveryNumberAreRefused) {
+  Book book;
+  View view;
+  const int64_t wide = int64_t{1} << 20;
+  const auto is_refused = [&](const Shape& shape) {
+    try {
+      book.declare(&view, TensorKind::kParameter, "experts", DType::kF32, shape);
+    } catch (const Error& error) {
+      return error.code() == ErrorCode::kOutOfMemory && std::string(error.what()).find("experts") != std::string::npos;
+    }
+    return false;
+  };
+  EXPECT_TRUE(is_refused({wide, wide, wide, wide}));
+  EXPECT_TRUE(is_refused({wide, wide, wide}));
+  EXPECT_FALSE(is_refused({wide, wide, 1 << 13}));  // half of the region
+  EXPECT_FALSE(is_refused({0, wide, wide}));
+  EXPECT_TRUE(is_refused({wide, wide, 1 << 14}));
+  EXPECT_GT(book.total_bytes(), 0);
 }
 
 TEST(Book, ScopesNest) {

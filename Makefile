@@ -3,7 +3,7 @@
 BUILD ?= build
 CMAKE_FLAGS ?=
 
-.PHONY: all demo test bench lint clean
+.PHONY: all demo test bench fuzz lint clean
 
 # The release binary, build/temper.
 all:
@@ -30,9 +30,15 @@ bench:
 	@cmake -S . -B $(BUILD) -G Ninja -DTEMPER_BENCH=ON $(CMAKE_FLAGS)
 	@cmake --build $(BUILD)
 
+# Hostile input for every reader: RUNS executions of each fuzz target (docs/hostile.md).
+RUNS ?= 10000000
+fuzz:
+	@tools/setup_apt.sh fuzz
+	@tools/fuzz_all $(RUNS) --jobs $$(nproc)
+
 # clang-format and clang-tidy with the configurations here; needs a build directory of `make test`.
 lint:
-	@find src tests bench -name '*.h' -o -name '*.cc' -o -name '*.inc' | xargs clang-format --dry-run -Werror
+	@find src tests bench fuzz -name '*.h' -o -name '*.cc' -o -name '*.inc' | xargs clang-format --dry-run -Werror
 	@cmake -S . -B $(BUILD) -DCMAKE_EXPORT_COMPILE_COMMANDS=ON >/dev/null
 	@find src -name '*.cc' | xargs -P $$(nproc) -n 4 clang-tidy -p $(BUILD) --quiet
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing from the distribution's packages (Debian 12 or later, Ubuntu 24.04 or later).
 #
-#   tools/setup_apt.sh build|test|demo      each list contains the one before it
+#   tools/setup_apt.sh build|test|demo|fuzz      each other list contains that of build
 #
 # Says what it installs and as whom; does nothing, and needs neither root nor a network, when everything is there.
 set -euo pipefail
@@ -13,11 +13,15 @@ readonly TEST="libgtest-dev libgmock-dev gnuplot-nox"
 # The demo's texts (the King James Bible, a pronouncing dictionary), the plot of its curve, the joining of its figures.
 readonly DEMO="bible-kjv bible-kjv-text festlex-cmu gnuplot-nox jq"
 
+# libFuzzer, its sanitizers, and the program that turns their addresses into lines.
+readonly FUZZ="clang-14 libclang-rt-14-dev llvm-14"
+
 case "${1:-}" in
   build) wanted="$BUILD" ;;
   test) wanted="$BUILD $TEST" ;;
   demo) wanted="$BUILD $DEMO" ;;
-  *) echo "usage: tools/setup_apt.sh build|test|demo" >&2; exit 2 ;;
+  fuzz) wanted="$BUILD $FUZZ" ;;
+  *) echo "usage: tools/setup_apt.sh build|test|demo|fuzz" >&2; exit 2 ;;
 esac
 
 if ! command -v apt-get >/dev/null; then

@@ -155,6 +155,10 @@ std::vector<NamedRun> read_runs(const std::vector<fs::path>& paths) {
     const fs::path normal = fs::absolute(path).lexically_normal();
     whole.push_back(normal.has_filename() ? normal : normal.parent_path());
   }
+  // The name of a log says nothing about the run, if its directory does.
+  std::vector<fs::path> directories;
+  for (const fs::path& path : whole) directories.push_back(fs::is_directory(path) ? path : path.parent_path());
+  if (std::set<fs::path>(directories.begin(), directories.end()).size() == whole.size()) whole = directories;
   size_t num_parts = 1, longest = 1;
   for (const fs::path& path : whole)
     longest = std::max(longest, static_cast<size_t>(std::distance(path.begin(), path.end())));

@@ -17,7 +17,7 @@ struct NamedRun {
   RunLog log;
 };
 
-// Reads the runs; names are the last parts of their paths, as many as tell them apart.
+// Reads the runs; names are the last parts of their directories, as many as tell them apart.
 std::vector<NamedRun> read_runs(const std::vector<std::filesystem::path>& paths);
 
 // One panel: `field` of every run that has it, one colour a run, and `eval_<field>` as dots. A curve of 100 points or

@@ -77,10 +77,10 @@ std::string axes(const Panel& panel) {
 }
 
 // The corner on the right that the curves leave free; beside the panel where the legend is long.
-std::string legend_place(const Panel& panel) {
-  constexpr int64_t kMostInside = 4;
+std::string legend_place(const Panel& panel, int panel_height) {
+  const int64_t most_inside = panel_height / 50;  // lines of 20 pixels on two fifths of the height
   const auto is_titled = [](const Curve& curve) { return !curve.title.empty(); };
-  if (std::count_if(panel.curves.begin(), panel.curves.end(), is_titled) > kMostInside)
+  if (std::count_if(panel.curves.begin(), panel.curves.end(), is_titled) > most_inside)
     return "set key outside right top\nset rmargin\n";  // as wide as the legend
   double low = INFINITY, high = -INFINITY, end = 0;
   for (const Curve& curve : panel.curves) {
@@ -91,7 +91,7 @@ std::string legend_place(const Panel& panel) {
                                 : "set key inside right top\nset rmargin 3\n";
 }
 
-std::string plot_command(const Panel& panel, size_t panel_index) {
+std::string plot_command(const Panel& panel, size_t panel_index, int panel_height) {
   std::string data, plot;
   for (size_t i = 0; i < panel.curves.size(); ++i) {
     const Curve& curve = panel.curves[i];
@@ -102,7 +102,7 @@ std::string plot_command(const Panel& panel, size_t panel_index) {
     plot += fmt::format("{}{} using 1:2 {} {}", plot.empty() ? "plot " : ", ", block, style_of(curve),
                         curve.title.empty() ? "notitle" : "title " + quoted(curve.title));
   }
-  return data + axes(panel) + legend_place(panel) + plot + "\n";
+  return data + axes(panel) + legend_place(panel, panel_height) + plot + "\n";
 }
 
 }  // namespace
@@ -128,7 +128,7 @@ std::string gnuplot_script(const Figure& figure, ImageFormat format) {
       "set format y '%.6g'\nset format x '%.6g'\n"
       "set autoscale xfix\nset xrange [0:*]\n";
   script += fmt::format("set multiplot layout {},{}\n", std::max(num_rows, 1), num_columns);
-  for (size_t i = 0; i < figure.panels.size(); ++i) script += plot_command(figure.panels[i], i);
+  for (size_t i = 0; i < figure.panels.size(); ++i) script += plot_command(figure.panels[i], i, figure.panel_height);
   return script + "unset multiplot\n";
 }
 

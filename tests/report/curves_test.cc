@@ -97,6 +97,7 @@ TEST(Curves, RunsAreNamedByAsMuchOfTheirPathsAsTellsThemApart) {
   const std::filesystem::path fixture = TEMPER_SOURCE_DIR "/tests/fixtures/events";
   const auto one = read_runs({fixture});
   EXPECT_EQ(one[0].name, "events");
+  EXPECT_EQ(read_runs({fixture / "metrics.jsonl"})[0].name, "events");
   const auto two = read_runs({fixture / "metrics.jsonl", fixture / "../events/events.out.tfevents.temper"});
   EXPECT_EQ(two[0].name, "metrics.jsonl");
   EXPECT_EQ(two[1].name, "events.out.tfevents.temper");

@@ -34,9 +34,9 @@ $temper eval $out/sft/model $heldout --exact-match --max-new-tokens 24 \
 # One picture, one page, one model, one summary.
 cp -r $out/sft/model $out/model
 for stage in pretrain sft; do jq -c ". + {stage: \"$stage\"}" $out/$stage/metrics.jsonl; done > $out/metrics.jsonl
-$temper plot $out/pretrain $out/sft --x num_tokens --out $out/curve.png
+$temper plot $out/pretrain $out/sft --x num_tokens --out $out/curve.png >/dev/null
 cp $out/answers_after.jsonl $out/sft/samples.jsonl
-$temper report $out/sft --out $out/report.html
+$temper report $out/sft --out $out/report.html >/dev/null
 jq -n --slurpfile before $out/before.json --slurpfile after $out/after.json \
   --slurpfile stages <(cat $out/pretrain.json $out/sft.json) '
   ($stages | map(.train_seconds) | add) as $seconds |

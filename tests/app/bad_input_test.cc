@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 
 #include "app/run_binary.h"
 #include "base/file.h"
@@ -168,6 +169,19 @@ TEST_F(BadInput, OutputDirectory) {
   expect_refused(train(), {path("out"), "--fresh --force"});
   EXPECT_EQ(read_file(path("out/precious.txt")), "mine");
   expect_refused(train({"--set", "output.dir=" + path("data.jsonl") + "/below"}), {"data.jsonl"});
+}
+
+TEST_F(BadInput, SizesWhoseProductExceedsEveryNumberAreRefusedBeforeMemoryIsAskedFor) {
+  expect_refused(train({"--set", "train.tokens_per_micro_batch=1000000000000000000"}), {"exceeds every memory"});
+  std::string huge = config_;
+  for (const auto& [from, to] :
+       std::map<std::string, std::string>{{"\"vocab_size\": 300", "\"vocab_size\": 16777216"},
+                                          {"\"hidden_size\": 16", "\"hidden_size\": 1048576"},
+                                          {"experts\": 2", "experts\": 65536"},
+                                          {"intermediate_size\": 8", "intermediate_size\": 1048576"}})
+    huge.replace(huge.find(from), from.size(), to);
+  directory_.write("config.json", huge);
+  expect_refused(train(), {"experts", "exceeds every memory"});
 }
 
 TEST_F(BadInput, NotEnoughMemory) {

@@ -66,9 +66,11 @@ class Trainer {
   // newest whole state, creates output.dir. Prints what it found; damaged states are named and passed over. Throws for
   // everything that bad input or a small machine can cause, and for a state that another configuration or other data
   // made, with the differences.
-  // files: the disk of the states and the logs. at_most_state: later states are passed over; 0: all are.
+  // files: the disk of the states and the logs. at_most_state: later states are passed over; 0: all are. backend: null:
+  // that of the precision (backend_for).
   explicit Trainer(RunConfig config, Start start = Start::kResume, Files& files = system_files(),
-                   int64_t at_most_state = std::numeric_limits<int64_t>::max());
+                   int64_t at_most_state = std::numeric_limits<int64_t>::max(),
+                   const backend::Backend* backend = nullptr);
 
   // Runs all steps that are left and saves the model, or saves a state and returns when a signal asks for it. Throws
   // Error with the step and the place in it.
@@ -88,7 +90,7 @@ class Trainer {
   // trainer_setup.cc
   void load_data();
   void make_schedule();
-  void make_session();
+  void make_session(const backend::Backend* backend);
   void fill_weights(const std::optional<checkpoint::OpenedState>& opened);
   // Whether the multi-token-prediction block is there and is to be trained.
   bool trains_mtp() const;

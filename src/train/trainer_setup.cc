@@ -59,7 +59,7 @@ checkpoint::Retention retention_of(const RunConfig& config) {
 
 }  // namespace
 
-Trainer::Trainer(RunConfig config, Start start, Files& files, int64_t at_most_state)
+Trainer::Trainer(RunConfig config, Start start, Files& files, int64_t at_most_state, const backend::Backend* backend)
     : config_(std::move(config)),
       files_(files),
       is_replay_(start == Start::kReplay),
@@ -78,7 +78,7 @@ Trainer::Trainer(RunConfig config, Start start, Files& files, int64_t at_most_st
     take_up(*opened);
     fmt::print("going on after step {} of {} ({})\n", state_.step, schedule_.total_steps, dir_.path().string());
   }
-  make_session();
+  make_session(backend);
   fill_weights(opened);
   state_.configuration = configuration_of(config_);
   state_.model_config = parsed_source(model_config_);
@@ -185,7 +185,7 @@ bool Trainer::trains_mtp() const {
   return kind == checkpoint::MtpKind::kV4;
 }
 
-void Trainer::make_session() {
+void Trainer::make_session(const backend::Backend* backend) {
   model::ModelOptions options;
   options.precision = precision_of(config_);
   options.max_tokens = config_.train.tokens_per_micro_batch;
@@ -194,7 +194,7 @@ void Trainer::make_session() {
   options.indexer = indexer_of(config_);
   options.frozen = config_.train.freeze;
   options.mtp = trains_mtp();
-  session_ = std::make_unique<Session>(backend_for(options.precision), model_config_, options,
+  session_ = std::make_unique<Session>(backend ? *backend : backend_for(options.precision), model_config_, options,
                                        config_.checkpoint.staging ? StateMemory::kStaged : StateMemory::kInPlace);
   scale_.planned_bytes = session_->book().total_bytes();
   const backend::DeviceInfo device = session_->ctx().device.info();

@@ -99,6 +99,35 @@ TEST_F(GuardedRunTest, ARunWithAnIncidentResumesBitForBit) {
   }
 }
 
+// The 61st attention of the run gives a NaN once: what a fault of the machine looks like.
+TEST_F(GuardedRunTest, AfterATransientFaultTheRunGoesOnWithTheRepetition) {
+  static int num_calls;
+  num_calls = 0;
+  backend::Backend faulty = backend::cpu();
+  faulty.ops.attention_forward = [](backend::Stream* stream, backend::Out o_TNH, backend::Out lse_TN, backend::In q_TNH,
+                                    backend::In c_JH, backend::In k_CH, backend::In sink_N, backend::KeyRanges ranges,
+                                    double scale) {
+    backend::cpu().ops.attention_forward(stream, o_TNH, lse_TN, q_TNH, c_JH, k_CH, sink_N, ranges, scale);
+    if (++num_calls == 61) o_TNH.data<float>()[0] = static_cast<float>(kNan);
+  };
+  const TrainSummary sound = Trainer(config(settings("sound", {}))).train();
+  const TrainSummary summary =
+      Trainer(config(settings("run", {})), Start::kResume, system_files(), std::numeric_limits<int64_t>::max(), &faulty)
+          .train();
+  EXPECT_GT(num_calls, 61);
+  EXPECT_EQ(summary.chain, sound.chain);
+  EXPECT_EQ(read_file(dir_ / "run/model/model.safetensors"), read_file(dir_ / "sound/model/model.safetensors"));
+  const auto bad = incidents("run");
+  ASSERT_EQ(bad.size(), 1u);
+  const fs::path bundle = dir_ / "run" / fmt::format("incident-{:08}", bad[0]);
+  const Json incident = Json::parse(read_file(bundle / "incident.json"));
+  EXPECT_EQ(incident["verdict"], "transient");
+  EXPECT_EQ(incident["action"], "repeated");
+  EXPECT_EQ(lines("run").back()["skipped_steps"], 0);
+  EXPECT_EQ(lines("run").back()["incidents"], 1);
+  EXPECT_THAT(replay(bundle).difference, HasSubstr("the fault was transient"));
+}
+
 TEST_F(GuardedRunTest, ARollbackLeavesTheStepOutTheSecondTime) {
   const std::vector<std::string> late = settings("run", {"guard.on_nonfinite=rollback"});
   const TrainSummary summary = run(late);

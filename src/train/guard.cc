@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/json_numbers.h"
 
 namespace temper::train {
 
@@ -95,15 +96,15 @@ nlohmann::ordered_json Guard::to_json() const {
 
 void Guard::from_json(const nlohmann::ordered_json& json) {
   try {
-    num_skipped_ = json.at("num_skipped").get<int64_t>();
-    num_in_row_ = json.at("num_in_row").get<int64_t>();
-    num_rollbacks_ = json.at("num_rollbacks").get<int64_t>();
-    num_nonfinite_ = json.at("num_nonfinite").get<int64_t>();
-    num_incidents_ = json.at("num_incidents").get<int64_t>();
-    rolled_back_to_ = json.at("rolled_back_to").get<int64_t>();
-    num_to_it_ = json.at("num_to_it").get<int64_t>();
-    skipped_ = json.at("skipped").get<std::vector<int64_t>>();
-    left_out_ = json.at("left_out").get<std::vector<int64_t>>();
+    num_skipped_ = whole_number(json.at("num_skipped"));
+    num_in_row_ = whole_number(json.at("num_in_row"));
+    num_rollbacks_ = whole_number(json.at("num_rollbacks"));
+    num_nonfinite_ = whole_number(json.at("num_nonfinite"));
+    num_incidents_ = whole_number(json.at("num_incidents"));
+    rolled_back_to_ = whole_number(json.at("rolled_back_to"));
+    num_to_it_ = whole_number(json.at("num_to_it"));
+    skipped_ = whole_numbers(json.at("skipped"));
+    left_out_ = whole_numbers(json.at("left_out"));
     detector_.from_json(json.at("detector"));
   } catch (const nlohmann::json::exception& error) {
     fail(ErrorCode::kCorrupt, "the guard's state: {}", error.what());

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/json_numbers.h"
 
 namespace temper::train {
 namespace {
@@ -101,12 +102,12 @@ Bundle read_bundle(const fs::path& dir) {
   const Json incident = read("incident.json"), run = read("run.json");
   Bundle bundle;
   try {
-    bundle.step = incident.at("step").get<int64_t>();
+    bundle.step = whole_number(incident.at("step"));
     bundle.is_transient = incident.at("verdict").get<std::string>() == "transient";
     bundle.first_bad = incident.at("first_bad");
     bundle.text = incident.at("text").get<std::string>();
     if (const Json& state = incident.at("state"); !state.is_null())
-      bundle.state = StateReference{state.at("step").get<int64_t>(), state.at("hash").get<std::string>()};
+      bundle.state = StateReference{whole_number(state.at("step")), state.at("hash").get<std::string>()};
     bundle.configuration = run.at("configuration");
   } catch (const nlohmann::json::exception& error) {
     fail(ErrorCode::kCorrupt, "{} is not an incident bundle: {}", dir.string(), error.what());

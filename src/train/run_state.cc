@@ -6,6 +6,7 @@
 #include <bit>
 
 #include "base/error.h"
+#include "base/json_numbers.h"
 
 namespace temper::train {
 namespace {
@@ -19,12 +20,12 @@ Json heldout_json(const std::optional<HeldoutResult>& result) {
 
 std::optional<HeldoutResult> parse_heldout(const Json& json) {
   if (json.is_null()) return std::nullopt;
-  return HeldoutResult{json.at("loss"), json.at("accuracy"), json.at("num_targets")};
+  return HeldoutResult{json.at("loss"), json.at("accuracy"), whole_number(json.at("num_targets"))};
 }
 
 int64_t parse_count(const Json& json, const char* name) {
   const Json& value = json.at(name);
-  if (!value.is_number_integer() || value < 0)
+  if (!value.is_number_integer() || whole_number(value) < 0)
     fail(ErrorCode::kCorrupt, "\"{}\" is {}, not a count", name, value.dump());
   return value;
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/json_numbers.h"
 
 namespace temper::train {
 namespace {
@@ -66,8 +67,8 @@ nlohmann::ordered_json SpikeDetector::to_json() const {
 
 void SpikeDetector::from_json(const nlohmann::ordered_json& json) {
   try {
-    num_seen_ = json.at("num_seen").get<int64_t>();
-    num_spikes_in_row_ = json.at("num_spikes_in_row").get<int64_t>();
+    num_seen_ = whole_number(json.at("num_seen"));
+    num_spikes_in_row_ = whole_number(json.at("num_spikes_in_row"));
     mean_ = json.at("loss_mean").get<double>();
     variance_ = json.at("loss_variance").get<double>();
     norms_ = json.at("grad_norms").get<std::vector<double>>();

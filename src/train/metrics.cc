@@ -97,8 +97,11 @@ nlohmann::ordered_json metrics_line(const StepReport& report) {
                {"skipped_steps", report.num_skipped},
                {"nonfinite_steps", report.num_nonfinite},
                {"incidents", report.num_incidents}};
-  add_gradients_and_update(line, r);
-  add_experts(line, expert_metrics(r.moe_L));
+  // After a loss that is not finite neither is computed.
+  if (std::isfinite(r.loss)) {
+    add_gradients_and_update(line, r);
+    add_experts(line, expert_metrics(r.moe_L));
+  }
   for (const auto& [source, count] : report.sources) {
     line["tokens_by_source/" + source] = count.tokens;
     line["trained_tokens_by_source/" + source] = count.trained_tokens;

@@ -21,7 +21,7 @@ std::string tail(const fs::path& path, size_t num_parts) {
 std::string label_of(const fs::path& file, std::span<const fs::path> files) {
   const auto num_parts = static_cast<size_t>(std::distance(file.begin(), file.end()));
   for (size_t n = 1; n < num_parts; ++n) {
-    const std::string label = tail(file, n);
+    std::string label = tail(file, n);
     const auto same = [&](const fs::path& other) { return other != file && tail(other, n) == label; };
     if (std::none_of(files.begin(), files.end(), same)) return label;
   }

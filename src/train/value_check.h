@@ -31,10 +31,10 @@ struct OpStatistic {
   backend::OpId op;
   std::string operand, tensor;  // name in ops.def; in the Book
   int64_t num_elements = 0, num_nonfinite = 0;
-  double largest = 0, rms = 0;      // of the finite ones
-  std::vector<int64_t> index;       // of the largest
-  double value = 0;                 // the largest, with its sign
-  std::optional<TokenPlace> token;  // of the largest
+  double largest = 0, rms = 0;           // of the finite ones
+  std::vector<int64_t> index = {};       // of the largest
+  double value = 0;                      // the largest, with its sign
+  std::optional<TokenPlace> token = {};  // of the largest
 };
 
 class ValueCheck : public backend::OpWatcher {

@@ -23,7 +23,11 @@ namespace {
 }  // namespace
 
 std::string read_file(const std::filesystem::path& path) {
+  constexpr int64_t kMaxBytes = int64_t{1} << 32;
   const MappedFile file(path);
+  if (file.size() > kMaxBytes)
+    fail(ErrorCode::kInvalidArgument, "{} has {} bytes; such a file has at most {}", path.string(), file.size(),
+         kMaxBytes);
   return {reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.size())};
 }
 

@@ -13,7 +13,7 @@
 
 namespace temper {
 
-std::string read_file(const std::filesystem::path& path);
+std::string read_file(const std::filesystem::path& path);  // at most 4 GiB: a file may be long and hold nothing
 
 // Writes to "<path>.tmp", fsyncs, renames over path and fsyncs the directory: a reader sees the old file or the new
 // one.

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 
 #include "base/error.h"
@@ -86,6 +87,12 @@ TEST_F(File, MapsAWholeFileAndMoves) {
 TEST_F(File, AnEmptyFileMapsToNothing) {
   write_file_atomically(path_, "");
   EXPECT_EQ(MappedFile(path_).size(), 0);
+}
+
+TEST_F(File, ALongFileOfHolesIsNotReadIntoMemory) {
+  std::ofstream(path_).put('x');
+  std::filesystem::resize_file(path_, (uintmax_t{1} << 32) + 1);
+  EXPECT_THROW(read_file(path_), Error);
 }
 
 TEST_F(File, ErrorsNameThePath) {

@@ -22,22 +22,6 @@ struct EvalArguments {
   layers::Precision precision = layers::Precision::kFp32;
 };
 
-// One JSON object a question: prompt (the last message), expected, given, exact.
-void write_answers(const std::filesystem::path& path, const std::vector<train::Question>& questions,
-                   const std::vector<std::string>& answers) {
-  std::string out;
-  for (size_t i = 0; i < questions.size(); ++i) {
-    train::AnswerScore score;
-    train::add_to_score(score, questions[i].expected, answers[i]);
-    const nlohmann::ordered_json line = {{"prompt", questions[i].messages.back().content},
-                                         {"expected", questions[i].expected},
-                                         {"given", answers[i]},
-                                         {"exact", score.num_exact == 1}};
-    out += line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  }
-  write_file_atomically(path, out);
-}
-
 void score_answers(const EvalArguments& arguments, nlohmann::ordered_json& json) {
   const std::vector<train::Question> questions = train::read_questions(arguments.data, arguments.max_examples);
   train::AskOptions options;
@@ -57,7 +41,8 @@ void score_answers(const EvalArguments& arguments, nlohmann::ordered_json& json)
   json["exact_match"] = score.exact_match();
   json["error_rate"] = score.error_rate();
   json["num_questions"] = score.num_questions;
-  if (!arguments.answers.empty()) write_answers(arguments.answers, questions, answers.texts);
+  if (!arguments.answers.empty())
+    write_file_atomically(arguments.answers, train::answer_lines(questions, answers.texts));
 }
 
 void run(const EvalArguments& arguments) {

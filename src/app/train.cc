@@ -7,6 +7,7 @@
 #include "app/commands.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "train/answers.h"
 #include "train/replay.h"
 #include "train/run_config.h"
 #include "train/trainer.h"
@@ -87,6 +88,13 @@ void replay(const std::string& bundle) {
   throw CLI::RuntimeError(kStepFailed);
 }
 
+void write_samples(const train::RunConfig& config, const train::TrainSummary& summary) {
+  const std::filesystem::path path = std::filesystem::path(config.output.dir) / train::kSamplesFileName;
+  if (summary.was_done && std::filesystem::exists(path)) return;
+  train::write_samples(config, summary.model_dir);
+  fmt::print("answers of the model in {}\n", path.string());
+}
+
 void run(const TrainArguments& arguments) {
   if (arguments.help_keys) {
     fmt::print("{}", train::help_keys());
@@ -101,9 +109,10 @@ void run(const TrainArguments& arguments) {
   const train::Start start = arguments.force   ? train::Start::kFreshForce
                              : arguments.fresh ? train::Start::kFresh
                                                : train::Start::kResume;
-  train::Trainer trainer(train::load_run_config(arguments.run_file, arguments.overrides), start);
-  const train::TrainSummary summary = trainer.train();
+  const train::RunConfig config = train::load_run_config(arguments.run_file, arguments.overrides);
+  const train::TrainSummary summary = train::Trainer(config, start).train();
   print_summary(summary);
+  if (config.eval.samples > 0 && !summary.model_dir.empty()) write_samples(config, summary);
   if (!summary.stopped_by.empty())
     fmt::print("stopped by {} after step {}, state saved. To go on: {}\n", summary.stopped_by, summary.num_steps,
                resume_command(arguments));

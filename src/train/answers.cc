@@ -1,11 +1,14 @@
 #include "train/answers.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <sstream>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/file.h"
+#include "train/data_setup.h"
 
 namespace temper::train {
 namespace {
@@ -92,6 +95,33 @@ Answers ask(const AskOptions& options, std::span<const Question> questions) {
   answers.seconds = now_seconds() - start;
   answers.num_tokens = inference.num_generated();
   return answers;
+}
+
+std::string answer_lines(std::span<const Question> questions, std::span<const std::string> answers) {
+  std::string out;
+  for (size_t i = 0; i < questions.size(); ++i) {
+    AnswerScore score;
+    add_to_score(score, questions[i].expected, answers[i]);
+    const nlohmann::ordered_json line = {{"prompt", questions[i].messages.back().content},
+                                         {"expected", questions[i].expected},
+                                         {"given", answers[i]},
+                                         {"exact", score.num_exact == 1}};
+    out += line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  }
+  return out;
+}
+
+void write_samples(const RunConfig& config, const std::filesystem::path& model_dir) {
+  const std::vector<Question> questions = read_questions(expand_files(config.data.eval), config.eval.samples);
+  AskOptions options;
+  options.model_dir = model_dir;
+  options.precision = config.train.precision == "fp32" ? layers::Precision::kFp32 : layers::Precision::kBf16;
+  options.generate.max_new_tokens = config.eval.max_new_tokens;
+  options.generate.sampling.temperature = config.eval.temperature;
+  options.generate.sampling.top_p = config.eval.top_p;
+  options.generate.seed = static_cast<uint64_t>(config.train.seed);
+  write_file_atomically(std::filesystem::path(config.output.dir) / kSamplesFileName,
+                        answer_lines(questions, ask(options, questions).texts));
 }
 
 }  // namespace temper::train

@@ -8,6 +8,7 @@
 
 #include "data/records.h"
 #include "train/inference.h"
+#include "train/run_config.h"
 
 namespace temper::train {
 
@@ -53,5 +54,14 @@ struct Answers {
 
 // Asks each question in the V4 conversation format (chat mode).
 Answers ask(const AskOptions& options, std::span<const Question> questions);
+
+// A JSON object a line: prompt (the last message), expected, given, exact.
+std::string answer_lines(std::span<const Question> questions, std::span<const std::string> answers);
+
+inline constexpr const char* kSamplesFileName = "samples.jsonl";
+
+// Lets a run's final model answer the first eval.samples questions of data.eval and writes them to the run's
+// samples.jsonl. Loads the model: call it when the memory of training is free. Throws as read_questions and ask.
+void write_samples(const RunConfig& config, const std::filesystem::path& model_dir);
 
 }  // namespace temper::train

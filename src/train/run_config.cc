@@ -152,6 +152,7 @@ void check_agreement(const RunConfig& c, const std::string& origin) {
           "data.max_document must not exceed train.tokens_per_micro_batch");
   require(c.optimizer.min_lr <= c.optimizer.lr, origin, "optimizer.min_lr must not exceed optimizer.lr");
   require(c.output.eval_every == 0 || !c.data.eval.empty(), origin, "output.eval_every needs data.eval");
+  require(c.eval.samples == 0 || !c.data.eval.empty(), origin, "eval.samples needs data.eval");
   require(c.eval.top_p > 0, origin, "eval.top_p must be above 0");
   require(c.train.indexer == "frozen" || c.train.indexer_weight > 0, origin,
           "train.indexer asks for a trained indexer, and train.indexer_weight is 0");

@@ -63,7 +63,7 @@ struct RunConfig {
     bool staging = true, verify = false;
   } checkpoint;
   struct Eval {
-    int64_t max_examples = 0, max_new_tokens = 64;
+    int64_t max_examples = 0, samples = 0, max_new_tokens = 64;
     double temperature = 0, top_p = 1;
   } eval;
 };

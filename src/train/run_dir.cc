@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "checkpoint/model_dir.h"
+#include "train/answers.h"
 #include "train/event_file.h"
 #include "train/metrics.h"
 
@@ -33,7 +34,7 @@ std::vector<fs::path> list(const fs::path& directory) {
 bool is_of_a_run(const fs::path& entry) {
   const std::string name = entry.filename().string();
   return name == "run.json" || name == "state" || name == "model" || name == kMetricsFileName ||
-         name == kEventFileName || name == "samples.jsonl" || name.starts_with("step-") ||
+         name == kEventFileName || name == kSamplesFileName || name.starts_with("step-") ||
          name.starts_with("incident-");
 }
 

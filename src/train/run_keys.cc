@@ -160,11 +160,12 @@ std::vector<Key> run_keys(RunConfig& c) {
        Effect::kNone},
 
       {"eval.max_examples", IntegerField{&c.eval.max_examples, 0}, "held-out examples used; 0: all", Effect::kNone},
-      {"eval.max_new_tokens", IntegerField{&c.eval.max_new_tokens, 1},
-       "longest answer generated when answers are scored", Effect::kNone},
-      {"eval.temperature", RealField{&c.eval.temperature, 0, kNoLimit}, "of generated answers; 0: greedy",
+      {"eval.samples", IntegerField{&c.eval.samples, 0},
+       "questions of data.eval that the model answers at the end of the run, for `temper report`; 0: none",
        Effect::kNone},
-      {"eval.top_p", RealField{&c.eval.top_p, 0, 1}, "of generated answers", Effect::kNone},
+      {"eval.max_new_tokens", IntegerField{&c.eval.max_new_tokens, 1}, "longest of these answers", Effect::kNone},
+      {"eval.temperature", RealField{&c.eval.temperature, 0, kNoLimit}, "of these answers; 0: greedy", Effect::kNone},
+      {"eval.top_p", RealField{&c.eval.top_p, 0, 1}, "of these answers", Effect::kNone},
   };
 }
 

@@ -12,6 +12,7 @@
 #include "checkpoint/model_dir.h"
 #include "checkpoint/weight_source.h"
 #include "data/reader.h"
+#include "train/answers.h"
 #include "train/configuration.h"
 #include "train/data_setup.h"
 #include "train/trainer.h"
@@ -152,7 +153,9 @@ void Trainer::load_data() {
   loader_ = std::make_unique<data::Loader>(std::move(examples), loader);
   if (config_.data.eval.empty()) return;
   data::ReadReport heldout_report;
-  auto heldout = data::read_examples(expand_files(config_.data.eval), *tokenizer_, options, heldout_report);
+  const std::vector<fs::path> heldout_files = expand_files(config_.data.eval);
+  if (config_.eval.samples > 0) read_questions(heldout_files, config_.eval.samples);  // refused now, not at the end
+  auto heldout = data::read_examples(heldout_files, *tokenizer_, options, heldout_report);
   fmt::print("held-out data: {}\n", describe(heldout_report));
   const auto limit = static_cast<size_t>(config_.eval.max_examples);
   if (limit > 0 && heldout.size() > limit) heldout.resize(limit);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "checkpoint/weight_source.h"
+#include "train/answers.h"
 #include "train/run_test_base.h"
 
 namespace temper::train {
@@ -179,6 +180,21 @@ TEST_F(TrainerTest, EqualRunsAreEqualBitForBit) {
   ASSERT_EQ(losses[0].size(), 4u);
   EXPECT_EQ(losses[0], losses[1]);
   EXPECT_EQ(read_file(at("one/model/model.safetensors")), read_file(at("two/model/model.safetensors")));
+}
+
+TEST_F(TrainerTest, QuestionsForSamplesAreReadBeforeTheFirstStep) {
+  expect_refusal({"eval.samples=3"}, {"text.jsonl:1", "a text has no question and answer"});
+}
+
+TEST_F(TrainerTest, SamplesAreTheModelsAnswersToHeldOutQuestions) {
+  const RunConfig run = config({"train.objective=sft", "train.steps=2", set("data.train", "pairs.jsonl"),
+                                set("data.eval", "pairs.jsonl"), "eval.samples=1", "eval.max_new_tokens=5"});
+  write_samples(run, Trainer(run).train().model_dir);
+  const auto lines = read_lines(at("run/samples.jsonl"));
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_EQ(lines[0]["prompt"], "word?");
+  EXPECT_EQ(lines[0]["expected"], "text, and the word");
+  EXPECT_TRUE(lines[0].contains("given") && lines[0]["exact"] == (lines[0]["given"] == lines[0]["expected"]));
 }
 
 TEST_F(TrainerTest, EpochsSetTheNumberOfSteps) {

@@ -36,7 +36,7 @@ void StateKeeper::begin(const RunState& state, std::optional<double> heldout_los
     result.seconds = now_seconds() - start;
     const std::lock_guard lock(mutex_);
     copied_ = true;
-    result_ = std::move(result);
+    results_.push_back(std::move(result));
     changed_.notify_all();
   });
   pause_seconds_ += now_seconds() - start;
@@ -68,9 +68,9 @@ void StateKeeper::wait_until_written() {
   if (thread_.joinable()) thread_.join();
 }
 
-std::optional<KeepResult> StateKeeper::result() {
+std::vector<KeepResult> StateKeeper::take_results() {
   const std::lock_guard lock(mutex_);
-  return std::exchange(result_, std::nullopt);
+  return std::exchange(results_, {});
 }
 
 double StateKeeper::take_pause_seconds() { return std::exchange(pause_seconds_, 0); }

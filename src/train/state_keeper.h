@@ -5,7 +5,8 @@
 //   keeper.wait_until_copied();      // usually there is nothing to wait for
 //   step.update();                   // meanwhile the copy is hashed, written, synced and renamed by a thread
 //
-// A state that cannot be written (a full disk) does no harm: the older ones stay, and result() says what happened.
+// A state that cannot be written (a full disk) does no harm: the older ones stay, and take_results() says what
+// happened.
 #pragma once
 
 #include <condition_variable>
@@ -14,6 +15,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "checkpoint/state_log.h"
 #include "train/run_state.h"
@@ -46,8 +48,8 @@ class StateKeeper {
   // Waits for the write, if there is one.
   void wait_until_written();
 
-  // Of a write that has ended since the last call.
-  std::optional<KeepResult> result();
+  // Of the writes that have ended since the last call, in order.
+  std::vector<KeepResult> take_results();
 
   // For how long training stood still in begin() and wait_until_copied(), since the last call.
   double take_pause_seconds();
@@ -64,7 +66,7 @@ class StateKeeper {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool copied_ = true;
-  std::optional<KeepResult> result_;
+  std::vector<KeepResult> results_;
   double pause_seconds_ = 0;
   std::thread thread_;
 };

@@ -146,18 +146,18 @@ void Trainer::save_state() {
 // A state that could not be written is tried again long before the next one is due.
 void Trainer::tell_of_saving() {
   progress_->note(logs_->take_news());
-  const std::optional<KeepResult> result = keeper_->result();
-  if (!result) return;
-  if (result->error.empty()) {
-    ++num_states_;
-    saved_step_ = result->step;
-    return;
+  for (const KeepResult& result : keeper_->take_results()) {
+    if (result.error.empty()) {
+      ++num_states_;
+      saved_step_ = result.step;
+      continue;
+    }
+    next_save_ = std::min(next_save_, state_.step + std::max<int64_t>(1, config_.checkpoint.every / 10));
+    const std::string last =
+        saved_step_ > 0 ? fmt::format("the state of step {} stays", saved_step_) : "there is none yet";
+    progress_->note(fmt::format("warning: the state of step {} was not saved: {}; {}, the next try is after step {}",
+                                result.step, result.error, last, next_save_));
   }
-  next_save_ = std::min(next_save_, state_.step + std::max<int64_t>(1, config_.checkpoint.every / 10));
-  const std::string last =
-      saved_step_ > 0 ? fmt::format("the state of step {} stays", saved_step_) : "there is none yet";
-  progress_->note(fmt::format("warning: the state of step {} was not saved: {}; {}, the next try is after step {}",
-                              result->step, result->error, last, next_save_));
 }
 
 // Saves the run as it is and waits until it is on the disk.

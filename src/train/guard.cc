@@ -29,9 +29,11 @@ GuardOptions guard_options(const RunConfig& config) {
 Guard::Guard(const GuardOptions& options)
     : options_(options), detector_(options.loss_sigmas, options.grad_norm_factor) {}
 
-bool Guard::investigates(const Judgement& judgement) const {
-  return judgement.anomaly == Anomaly::kNonFinite ||
-         (judgement.anomaly != Anomaly::kNone && detector_.num_spikes_in_row() == 1);
+bool Guard::investigates(const Judgement& judgement, int64_t step) const {
+  if (judgement.anomaly == Anomaly::kNone) return false;
+  if (judgement.anomaly == Anomaly::kNonFinite) return true;
+  if (options_.on_spike == GuardAction::kGoOn && step - last_incident_ < kReportDistance) return false;
+  return detector_.num_spikes_in_row() == 1;
 }
 
 GuardAction Guard::act(const Judgement& judgement, int64_t step, int64_t rollback_to) {
@@ -82,15 +84,15 @@ bool Guard::leaves_out(int64_t step) {
 void Guard::carry_on(const Guard& before) {
   num_rollbacks_ = before.num_rollbacks_;
   num_nonfinite_ = before.num_nonfinite_, num_incidents_ = before.num_incidents_;
+  last_incident_ = before.last_incident_;
   rolled_back_to_ = before.rolled_back_to_, num_to_it_ = before.num_to_it_;
   left_out_ = before.left_out_;
 }
 
 nlohmann::ordered_json Guard::to_json() const {
-  return {{"num_skipped", num_skipped_},     {"num_in_row", num_in_row_},
-          {"num_rollbacks", num_rollbacks_}, {"num_nonfinite", num_nonfinite_},
-          {"num_incidents", num_incidents_}, {"rolled_back_to", rolled_back_to_},
-          {"num_to_it", num_to_it_},         {"skipped", skipped_},
+  return {{"num_skipped", num_skipped_},     {"num_in_row", num_in_row_},       {"num_rollbacks", num_rollbacks_},
+          {"num_nonfinite", num_nonfinite_}, {"num_incidents", num_incidents_}, {"rolled_back_to", rolled_back_to_},
+          {"num_to_it", num_to_it_},         {"last_incident", last_incident_}, {"skipped", skipped_},
           {"left_out", left_out_},           {"detector", detector_.to_json()}};
 }
 
@@ -103,6 +105,7 @@ void Guard::from_json(const nlohmann::ordered_json& json) {
     num_incidents_ = whole_number(json.at("num_incidents"));
     rolled_back_to_ = whole_number(json.at("rolled_back_to"));
     num_to_it_ = whole_number(json.at("num_to_it"));
+    last_incident_ = whole_number(json.at("last_incident"));
     skipped_ = whole_numbers(json.at("skipped"));
     left_out_ = whole_numbers(json.at("left_out"));
     detector_.from_json(json.at("detector"));

@@ -34,13 +34,16 @@ class Guard {
   static constexpr int64_t kMostInRow = 3, kMostInWindow = 10, kWindow = 1000, kMostRollbacks = 3;
   // A rollback goes to a state at least so many steps before the bad one: the cause may be older than its sign.
   static constexpr int64_t kRollbackDistance = 8;
+  static constexpr int64_t kReportDistance = 1000;
 
   explicit Guard(const GuardOptions& options);
 
   // Judges a step after compute(); a normal one enters the statistics.
   Judgement judge(double loss, double grad_norm) { return detector_.see(loss, grad_norm); }
-  // Whether an anomaly is worth an investigation: of spikes in a row only the first is.
-  bool investigates(const Judgement& judgement) const;
+  // Whether an anomaly of a step is worth an investigation: of spikes in a row only the first is, and where spikes
+  // change nothing, only one that comes kReportDistance steps after the last incident: a noisy loss has a few in every
+  // thousand.
+  bool investigates(const Judgement& judgement, int64_t step) const;
   // What to do about a step (its number from 1) that judge() found anomalous. rollback_to: the newest state at least
   // kRollbackDistance steps before it; -1: none. Counts what it answers.
   GuardAction act(const Judgement& judgement, int64_t step, int64_t rollback_to);
@@ -50,7 +53,7 @@ class Guard {
   // A step that was updated: skipped steps in a row end.
   void updated() { num_in_row_ = 0; }
 
-  void count_incident() { ++num_incidents_; }
+  void count_incident(int64_t step) { ++num_incidents_, last_incident_ = step; }
 
   int64_t num_skipped() const { return num_skipped_; }  // steps on the way here that did not move the weights
   // Of all that happened, also on ways that a rollback left.
@@ -72,8 +75,9 @@ class Guard {
   SpikeDetector detector_;
   int64_t num_skipped_ = 0, num_in_row_ = 0, num_rollbacks_ = 0, num_nonfinite_ = 0, num_incidents_ = 0;
   int64_t rolled_back_to_ = -1, num_to_it_ = 0;
-  std::vector<int64_t> skipped_;   // steps of the last kWindow that were skipped, ascending
-  std::vector<int64_t> left_out_;  // steps to leave out, ascending
+  int64_t last_incident_ = -kReportDistance;  // its step
+  std::vector<int64_t> skipped_;              // steps of the last kWindow that were skipped, ascending
+  std::vector<int64_t> left_out_;             // steps to leave out, ascending
 };
 
 }  // namespace temper::train

@@ -45,14 +45,14 @@ GuardAction Trainer::compute_step(Step& step, const data::LoaderStep& data, Step
   if (step_was_usual_) return GuardAction::kGoOn;
   if (is_replay_)
     return guard_.act(judgement, number, -1) == GuardAction::kGoOn ? GuardAction::kGoOn : GuardAction::kSkipStep;
-  if (!guard_.investigates(judgement)) return guard_.act(judgement, number, rollback_target(number));
+  if (!guard_.investigates(judgement, number)) return guard_.act(judgement, number, rollback_target(number));
 
   const Incident incident = look_into(data, result, judgement);
   // The gradients are the investigation's; and after a transient fault the step may be sound now.
   result = step.compute(data.micro_batches, learning_rate);
   if (incident.is_transient) judgement = judge(guard_, result);
   const GuardAction action = guard_.act(judgement, number, rollback_target(number));
-  guard_.count_incident();
+  guard_.count_incident(number);
   write_incident(incident, data, judgement.anomaly == Anomaly::kNone ? "repeated" : action_name(action));
   return action;
 }

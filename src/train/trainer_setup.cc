@@ -81,6 +81,8 @@ Trainer::Trainer(RunConfig config, Start start, Files& files, int64_t at_most_st
   }
   make_session(backend);
   fill_weights(opened);
+  // The first touch of memory takes longer than a copy; better now than in a step.
+  if (!is_replay_ && config_.checkpoint.staging) session_->state_tensors().stage(session_->ctx());
   state_.configuration = configuration_of(config_);
   state_.model_config = parsed_source(model_config_);
   state_.configuration_hash = configuration_hash(config_, state_.model_config);

@@ -76,12 +76,27 @@ TEST(Guard, RollbackWithoutAStateStops) {
 
 TEST(Guard, InvestigatesTheFirstOfSpikesInARow) {
   Guard guard = seasoned({});
-  EXPECT_TRUE(guard.investigates(guard.judge(100, 1)));
-  EXPECT_FALSE(guard.investigates(guard.judge(100, 1)));
-  EXPECT_FALSE(guard.investigates(guard.judge(2, 1)));
-  EXPECT_TRUE(guard.investigates(guard.judge(100, 1)));
-  EXPECT_TRUE(guard.investigates(guard.judge(kNan, 1)));
-  EXPECT_TRUE(guard.investigates(guard.judge(kNan, 1)));
+  EXPECT_TRUE(guard.investigates(guard.judge(100, 1), 101));
+  EXPECT_FALSE(guard.investigates(guard.judge(100, 1), 102));
+  EXPECT_FALSE(guard.investigates(guard.judge(2, 1), 103));
+  EXPECT_TRUE(guard.investigates(guard.judge(100, 1), 104));
+  EXPECT_TRUE(guard.investigates(guard.judge(kNan, 1), 105));
+  EXPECT_TRUE(guard.investigates(guard.judge(kNan, 1), 106));
+}
+
+TEST(Guard, SpikesThatChangeNothingAreInvestigatedNowAndThen) {
+  GuardOptions skips;
+  skips.on_spike = GuardAction::kSkipStep;
+  Guard reporting = seasoned({}), skipping = seasoned(skips);
+  for (Guard* guard : {&reporting, &skipping}) guard->count_incident(101);
+  const int64_t later = 101 + Guard::kReportDistance;
+  EXPECT_FALSE(reporting.investigates(reporting.judge(100, 1), later - 1));
+  EXPECT_TRUE(skipping.investigates(skipping.judge(100, 1), later - 1));
+  EXPECT_TRUE(reporting.investigates(reporting.judge(kNan, 1), later - 1));
+  reporting.judge(2, 1);
+  Guard resumed({});
+  resumed.from_json(reporting.to_json());
+  EXPECT_TRUE(resumed.investigates(resumed.judge(100, 1), later));
 }
 
 TEST(Guard, StateIsExactAndRollbackRestoresTheStatistics) {

@@ -100,8 +100,8 @@ TEST_P(Conformance, AgreesWithTheReference) {
 
 // Those that cut tokens by the number of threads; why stands in docs/numerics.md, "Determinism".
 bool depends_on_threads(OpId op, Precision precision) {
-  return op == OpId::hc_coefficients_backward || op == OpId::compress_backward || op == OpId::attention_backward ||
-         op == OpId::indexer_loss || (op == OpId::attention_forward && precision == Precision::kBf16);
+  return op == OpId::hc_coefficients_backward || op == OpId::attention_backward || op == OpId::indexer_loss ||
+         (op == OpId::attention_forward && precision == Precision::kBf16);
 }
 
 TEST_P(Conformance, GivesTheSameBitsOnOneThreadAndOnThree) {

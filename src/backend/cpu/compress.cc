@@ -12,6 +12,8 @@
 namespace temper::backend {
 namespace {
 
+constexpr int64_t kSlices = 32;  // of the sum over entries
+
 CompressOperands compress_operands(const View& z_TZ, const View& g_TZ, const View& ape_mZ, const CompressRanges& ranges,
                                    int64_t head_dim) {
   const int64_t width = z_TZ.dim(1);
@@ -69,19 +71,24 @@ void compress_backward(Stream* stream, Out dz_TZ, Out dg_TZ, InOut dape_mZ, In d
   if (operands.prev_row != nullptr) zero(operands, num_tokens, operands.prev_row, num_entries, 0, dim);
   zero(operands, num_tokens, operands.row, num_entries, operands.width - dim, dim);
 
-  // dape is summed in one slice per thread (also where it is not asked for), then in the order of the threads.
-  const int64_t size = ape_mZ.size();
-  float* slices = call_floats(size * num_threads());
-  std::fill_n(slices, size * num_threads(), 0.0f);
+  // dape is summed in slices (also where it is not asked for), then in their order: as many on any number of threads.
+  const int64_t size = ape_mZ.size(), num_slices = std::min(kSlices, num_entries);
+  float* slices = call_floats(size * num_slices);
   const auto kernel = dz_TZ.dtype == DType::kF32 ? TEMPER_BEST_ISA(compress_backward_entries<float>)
                                                  : TEMPER_BEST_ISA(compress_backward_entries<bf16>);
-  parallel_for(num_entries, 1,
-               [&](int64_t begin, int64_t end, int thread) { kernel(begin, end, operands, slices + thread * size); });
+  parallel_for(num_slices, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t s = begin; s < end; ++s) {
+      std::fill_n(slices + s * size, size, 0.0f);
+      kernel(num_entries * s / num_slices, num_entries * (s + 1) / num_slices, operands, slices + s * size);
+    }
+  });
   if (!dape_mZ.defined()) return;
   float* dape = dape_mZ.data<float>();
-  for (int s = 0; s < num_threads(); ++s) {
-    for (int64_t i = 0; i < size; ++i) dape[i] += slices[s * size + i];
-  }
+  parallel_for(size, 1024, [&](int64_t begin, int64_t end, int) {
+    for (int64_t s = 0; s < num_slices; ++s) {
+      for (int64_t i = begin; i < end; ++i) dape[i] += slices[s * size + i];
+    }
+  });
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "app/run_binary.h"
 #include "base/file.h"
+#include "base/scratch_dir.h"
 
 namespace temper::test {
 namespace {
@@ -62,7 +63,7 @@ dir = ")" + path("out") + "\"\n");
     return {"verify", model, "--input", path("tokens.jsonl"), "--dump", path("dump.safetensors")};
   }
 
-  TemporaryDirectory directory_;
+  ScratchDir directory_;
   std::string config_ = R"({"model_type": "deepseek_v4", "vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1,
     "num_attention_heads": 2, "head_dim": 8, "qk_rope_head_dim": 4, "partial_rotary_factor": 0.5, "q_lora_rank": 8,
     "o_groups": 1, "o_lora_rank": 8, "sliding_window": 8, "layer_types": ["sliding_attention"],

@@ -7,6 +7,7 @@
 
 #include "app/run_binary.h"
 #include "base/file.h"
+#include "base/scratch_dir.h"
 
 namespace temper::test {
 namespace {
@@ -17,7 +18,7 @@ using testing::HasSubstr;
 class Commands : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    directory_ = new TemporaryDirectory;
+    directory_ = new ScratchDir;
     directory_->write("config.json", R"({"model_type": "deepseek_v4", "vocab_size": 300, "hidden_size": 32,
       "num_hidden_layers": 3, "num_attention_heads": 2, "head_dim": 16, "qk_rope_head_dim": 8,
       "partial_rotary_factor": 0.5, "q_lora_rank": 16, "o_groups": 1, "o_lora_rank": 16, "sliding_window": 8,
@@ -48,9 +49,9 @@ class Commands : public testing::Test {
   }
   static nlohmann::json read_json(const std::string& name) { return nlohmann::json::parse(read_file(path(name))); }
 
-  static TemporaryDirectory* directory_;
+  static ScratchDir* directory_;
 };
-TemporaryDirectory* Commands::directory_ = nullptr;
+ScratchDir* Commands::directory_ = nullptr;
 
 TEST_F(Commands, TrainReportsARun) {
   const nlohmann::json summary = read_json("train.json");

@@ -9,6 +9,7 @@
 
 #include "app/run_binary.h"
 #include "base/file.h"
+#include "base/scratch_dir.h"
 
 namespace temper::test {
 namespace {
@@ -25,7 +26,7 @@ std::map<std::string, std::string> files(const fs::path& dir) {
 }
 
 TEST(ConvertCommand, ModulesAndBackGiveTheSameWeights) {
-  const TemporaryDirectory dir;
+  const ScratchDir dir;
   const std::string source = fixture("sliding").string();
   const auto path = [&](const char* name) { return (dir.path() / name).string(); };
   const auto convert = [](const std::string& from, const std::string& to, const std::string& names) {
@@ -40,7 +41,7 @@ TEST(ConvertCommand, ModulesAndBackGiveTheSameWeights) {
 }
 
 TEST(ConvertCommand, MistakesAreTheUsersToMend) {
-  const TemporaryDirectory dir;
+  const ScratchDir dir;
   const std::string source = fixture("sliding").string(), out = (dir.path() / "out").string();
   EXPECT_THAT(run_temper({"convert", source, out, "--dtype", "fp7"}).output, HasSubstr("fp7"));
   const RunResult same = run_temper({"convert", source, source});
@@ -84,7 +85,7 @@ void write_large(const fs::path& dir, int64_t num_rows) {
 
 // Promised: less than twice the largest tensor and 256 MB. Kept: far less than one such tensor.
 TEST(ConvertCommand, MemoryDoesNotGrowWithTheTensors) {
-  const TemporaryDirectory dir, out;
+  const ScratchDir dir, out;
   const auto config = nlohmann::json::parse(read_file(fixture("sliding") / "config.json"));
   const int64_t tensor_bytes = 96 << 20;
   write_large(dir.path(), tensor_bytes / 4 / config["hidden_size"].get<int64_t>());
@@ -95,7 +96,7 @@ TEST(ConvertCommand, MemoryDoesNotGrowWithTheTensors) {
 }
 
 TEST(ConvertCommand, AKilledRunIsTakenUpAndEndsEqual) {
-  const TemporaryDirectory dir, out;
+  const ScratchDir dir, out;
   write_large(dir.path(), 200'000);
   const auto arguments = [&](const std::string& name) {
     return std::vector<std::string>{"convert", dir.path().string(), (out.path() / name).string(), "--max-shard-size",

@@ -6,6 +6,7 @@
 
 #include "app/run_binary.h"
 #include "base/file.h"
+#include "base/scratch_dir.h"
 
 namespace temper::test {
 namespace {
@@ -26,7 +27,7 @@ class DataCommands : public testing::Test {
     return path("tok");
   }
   std::string path(const std::string& name) const { return (directory_.path() / name).string(); }
-  TemporaryDirectory directory_;
+  ScratchDir directory_;
 };
 
 TEST_F(DataCommands, LintPassesSoundData) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "app/run_binary.h"
+#include "base/scratch_dir.h"
 #include "train/run_folder.h"
 
 namespace temper::test {
@@ -12,7 +13,7 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
 TEST(IncidentCommand, ARunThatDivergesStopsWithABundleThatReplays) {
-  TemporaryDirectory folder;
+  ScratchDir folder;
   train::testing::make_run_folder(folder.path());
   const std::string run_file = folder.write("run.toml", train::testing::run_file_text(folder.path()));
   // At this rate the first update makes weights whose products overflow.

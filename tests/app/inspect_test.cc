@@ -6,6 +6,7 @@
 
 #include "app/run_binary.h"
 #include "base/file.h"
+#include "base/scratch_dir.h"
 #include "checkpoint/state_log.h"
 
 namespace temper::test {
@@ -37,7 +38,7 @@ class InspectState : public testing::Test {
     return directory_.path() / "state" / ("step-000000" + std::to_string(step));
   }
 
-  TemporaryDirectory directory_;
+  ScratchDir directory_;
   std::string hash_;  // of step 30
 };
 

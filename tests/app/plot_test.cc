@@ -4,6 +4,7 @@
 
 #include "app/run_binary.h"
 #include "base/file.h"
+#include "base/scratch_dir.h"
 
 namespace temper::test {
 namespace {
@@ -14,7 +15,7 @@ using testing::StartsWith;
 constexpr const char* kLines = "{\"step\":1,\"loss\":3}\n{\"step\":2,\"loss\":2}\n{\"st";
 
 TEST(PlotCommand, DrawsAndTells) {
-  const TemporaryDirectory directory;
+  const ScratchDir directory;
   directory.write("metrics.jsonl", kLines);
   const std::string run = directory.path().string(), out = run + "/out.svg";
   const RunResult result = run_temper({"plot", run, "--fields", "loss", "--x", "step", "--out", out});
@@ -25,7 +26,7 @@ TEST(PlotCommand, DrawsAndTells) {
 }
 
 TEST(PlotCommand, WhatIsTheUsersToMendIsToldAsSuch) {
-  const TemporaryDirectory directory;
+  const ScratchDir directory;
   directory.write("metrics.jsonl", kLines);
   const std::string run = directory.path().string();
   EXPECT_EQ(run_temper({"plot", run + "/nothing"}).exit_code, 2);
@@ -36,7 +37,7 @@ TEST(PlotCommand, WhatIsTheUsersToMendIsToldAsSuch) {
 }
 
 TEST(ReportCommand, WritesOnePage) {
-  const TemporaryDirectory directory;
+  const ScratchDir directory;
   directory.write("metrics.jsonl", kLines);
   const std::string run = directory.path().string(), out = run + "/out.html";
   const RunResult result = run_temper({"report", run, "--out", out});

@@ -8,6 +8,7 @@
 
 #include "app/run_binary.h"
 #include "base/file.h"
+#include "base/scratch_dir.h"
 #include "train/run_folder.h"
 
 namespace temper::test {
@@ -39,7 +40,7 @@ class ResumeCommand : public ::testing::Test {
     });
   }
 
-  TemporaryDirectory folder_;
+  ScratchDir folder_;
   std::string run_file_;
 };
 

@@ -83,23 +83,6 @@ RunResult run_and_signal(const std::vector<std::string>& arguments, int signal,
   return finish(started);
 }
 
-TemporaryDirectory::TemporaryDirectory() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "temper-test-XXXXXX").string();
-  CHECK(mkdtemp(pattern.data()) != nullptr, pattern);
-  path_ = pattern;
-}
-
-TemporaryDirectory::~TemporaryDirectory() {
-  std::error_code ignored;  // a test that made its directory read-only leaves it behind
-  std::filesystem::remove_all(path_, ignored);
-}
-
-std::string TemporaryDirectory::write(const std::string& name, const std::string& contents) const {
-  const std::filesystem::path path = path_ / name;
-  std::ofstream(path, std::ios::binary) << contents;
-  return path.string();
-}
-
 std::filesystem::path fixture(const std::string& name) {
   return std::filesystem::path(TEMPER_SOURCE_DIR) / "tests/fixtures/v4" / name;
 }

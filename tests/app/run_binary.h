@@ -21,21 +21,6 @@ RunResult run_temper(const std::vector<std::string>& arguments);
 RunResult run_and_signal(const std::vector<std::string>& arguments, int signal,
                          const std::function<bool()>& should_send);
 
-// A directory of this test's own, empty at the start, removed at the end.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory();
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-  ~TemporaryDirectory();
-  const std::filesystem::path& path() const { return path_; }
-  // Writes a file of this name and gives its path.
-  std::string write(const std::string& name, const std::string& contents) const;
-
- private:
-  std::filesystem::path path_;
-};
-
 // tests/fixtures/v4/<name>, a directory that transformers wrote.
 std::filesystem::path fixture(const std::string& name);
 

@@ -8,6 +8,7 @@
 
 #include "app/run_binary.h"
 #include "base/file.h"
+#include "base/scratch_dir.h"
 #include "checkpoint/safetensors.h"
 
 namespace temper::test {
@@ -51,7 +52,7 @@ class Verify : public testing::TestWithParam<const char*> {};
 
 TEST_P(Verify, EqualsTransformers) {
   const SafetensorsFile golden(fixture(GetParam()) / "golden.safetensors");
-  TemporaryDirectory directory;
+  ScratchDir directory;
   const std::string input = directory.write("tokens.jsonl", input_lines(golden));
   const std::string dump = directory.path() / "out.safetensors";
   const RunResult result = run_temper({"verify", fixture(GetParam()), "--input", input, "--dump", dump, "--gradients"});
@@ -83,7 +84,7 @@ TEST_P(Verify, EqualsTransformers) {
 INSTANTIATE_TEST_SUITE_P(Fixtures, Verify, testing::Values("mixed_rate16", "official_spelling"));
 
 TEST(VerifyCommand, TakesTheTokensThemselvesAsLabels) {
-  TemporaryDirectory directory;
+  ScratchDir directory;
   const std::string plain = directory.write("plain.jsonl", R"({"input_ids": [3, 5, 7, 9]})");
   const std::string labelled =
       directory.write("labelled.jsonl", R"({"input_ids": [3, 5, 7, 9], "labels": [-100, 5, 7, 9]})");
@@ -105,7 +106,7 @@ struct BadLine {
 class VerifyBadLine : public testing::TestWithParam<BadLine> {};
 
 TEST_P(VerifyBadLine, IsRefusedWithItsPlace) {
-  TemporaryDirectory directory;
+  ScratchDir directory;
   const std::string input =
       directory.write("tokens.jsonl", std::string("{\"input_ids\": [1, 2]}\n\n") + GetParam().text);
   const std::string dump = directory.path() / "out.safetensors";
@@ -126,7 +127,7 @@ INSTANTIATE_TEST_SUITE_P(Lines, VerifyBadLine,
                                          BadLine{"{\"input_ids\": [1, 2], \"labels\": [1]}", "1 labels for 2"}));
 
 TEST(VerifyCommand, ChecksADirectoryAndWritesItsReport) {
-  TemporaryDirectory directory;
+  ScratchDir directory;
   const std::string json = directory.path() / "verify.json";
   const RunResult result = run_temper({"verify", fixture("sliding"), "--num-tokens", "12", "--json", json});
   EXPECT_EQ(result.exit_code, 0) << result.output;

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/scratch_dir.h"
 #include "base/simulated_disk.h"
 
 namespace temper {
@@ -16,11 +17,7 @@ namespace fs = std::filesystem;
 
 class AppendFileOnDisk : public testing::Test {
  protected:
-  void SetUp() override { fs::create_directories(folder_); }
-  void TearDown() override { fs::remove_all(folder_); }
-  const fs::path folder_ =
-      fs::path(testing::TempDir()) /
-      ("temper_append_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
+  const test::ScratchDir folder_;
   const fs::path path_ = folder_ / "log";
 };
 

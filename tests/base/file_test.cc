@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "base/scratch_dir.h"
 
 namespace temper {
 namespace {
@@ -16,11 +17,7 @@ namespace fs = std::filesystem;
 
 class File : public testing::Test {
  protected:
-  void SetUp() override { fs::create_directories(folder_); }
-  void TearDown() override { fs::remove_all(folder_); }
-  const fs::path folder_ =
-      fs::path(testing::TempDir()) /
-      ("temper_file_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
+  const test::ScratchDir folder_;
   const fs::path path_ = folder_ / "data";
   fs::path temporary() const { return path_.string() + ".tmp"; }
 };

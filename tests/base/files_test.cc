@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/scratch_dir.h"
 
 namespace temper {
 namespace {
@@ -15,12 +16,9 @@ namespace fs = std::filesystem;
 
 class SystemFilesTest : public testing::Test {
  protected:
-  void SetUp() override { fs::create_directories(folder_); }
-  void TearDown() override { fs::remove_all(folder_); }
   Files& files_ = system_files();
-  const fs::path folder_ =
-      fs::path(testing::TempDir()) /
-      ("temper_files_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
+  const test::ScratchDir scratch_;
+  const fs::path folder_ = scratch_.path();
   const fs::path path_ = folder_ / "data";
 };
 

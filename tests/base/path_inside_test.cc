@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/scratch_dir.h"
 
 namespace temper {
 namespace {
@@ -15,11 +16,9 @@ namespace fs = std::filesystem;
 class PathInside : public testing::Test {
  protected:
   PathInside() {
-    fs::remove_all(root_);
     fs::create_directories(model_ / "folder");
     for (const fs::path& path : {root_ / "secret", model_ / "real", model_ / "folder/real"}) std::ofstream(path) << "x";
   }
-  ~PathInside() override { fs::remove_all(root_); }
 
   static std::string refusal(const fs::path& dir, const fs::path& name) {
     try {
@@ -30,7 +29,8 @@ class PathInside : public testing::Test {
     return "";
   }
 
-  const fs::path root_ = fs::path(testing::TempDir()) / "temper_path_inside", model_ = root_ / "model";
+  const test::ScratchDir scratch_;
+  const fs::path root_ = scratch_.path(), model_ = root_ / "model";
 };
 
 TEST_F(PathInside, FilesAndLinksThatStayAreRead) {

@@ -18,7 +18,7 @@ using testing::HasSubstr;
 
 // A release as it lies on a disk.
 struct OnDisk {
-  TempDir dir;
+  ScratchDir dir;
   std::vector<TensorInfo> tensors;
   bool has_holes = false;
   explicit OnDisk(const Release& release, std::vector<TensorInfo> list) : tensors(std::move(list)) {

@@ -11,17 +11,6 @@
 
 namespace temper::checkpoint {
 
-TempDir::TempDir() {
-  std::string name = testing::TempDir() + "temper_checkpoint_XXXXXX";
-  CHECK(::mkdtemp(name.data()) != nullptr, name);
-  path_ = name;
-}
-
-TempDir::~TempDir() {
-  std::error_code error;
-  std::filesystem::remove_all(path_, error);
-}
-
 void put(const std::filesystem::path& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary) << bytes;
 }

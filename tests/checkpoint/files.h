@@ -13,24 +13,14 @@
 #include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/scratch_dir.h"
 #include "checkpoint/safetensors.h"
 #include "layers/ctx.h"
 #include "layers/parameter.h"
 
 namespace temper::checkpoint {
 
-class TempDir {
- public:
-  TempDir();
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  ~TempDir();
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
+using test::ScratchDir;
 
 void put(const std::filesystem::path& path, const std::string& bytes);
 

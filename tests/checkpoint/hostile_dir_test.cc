@@ -39,7 +39,7 @@ class HostileDirTest : public testing::Test {
     return error_of([&] { save_weights(to, config, model.ctx(), model.parameters(), options); });
   }
 
-  TempDir root_;
+  ScratchDir root_;
   const fs::path model_ = root_ / "model";
 };
 
@@ -97,7 +97,7 @@ TEST_F(HostileDirTest, NothingIsWrittenThroughLinksThatLieInTheOutput) {
 TEST_F(HostileDirTest, AFolderOfTheOutputThatIsALinkIsRefused) {
   fs::create_directory(root_ / "elsewhere");
   fs::create_directory_symlink("../elsewhere", model_ / "encoding");
-  TempDir source;
+  ScratchDir source;
   fs::create_directory(source / "encoding");
   put(source / "encoding/notes.md", "n");
   SaveOptions options;

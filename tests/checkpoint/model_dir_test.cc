@@ -51,7 +51,7 @@ std::string load_error(const fs::path& dir, HandMade& model) {
 TEST(ModelDirTest, EveryStyleAndShardSizeLoadsBack) {
   for (const auto style : {NameStyle::kTransformers, NameStyle::kModules, NameStyle::kOfficial})
     for (const int64_t max_shard_bytes : {int64_t{1} << 40, int64_t{100}}) {
-      TempDir dir;
+      ScratchDir dir;
       Tiny model(Precision::kFp32), back(Precision::kFp32);
       model.fill(1);
       SaveOptions options;
@@ -67,7 +67,7 @@ TEST(ModelDirTest, EveryStyleAndShardSizeLoadsBack) {
 }
 
 TEST(ModelDirTest, Bf16KeepsInFp32WhatTransformersKeeps) {
-  TempDir dir;
+  ScratchDir dir;
   Tiny model(Precision::kBf16);
   model.fill(1);
   SaveOptions options;
@@ -85,7 +85,7 @@ TEST(ModelDirTest, Bf16KeepsInFp32WhatTransformersKeeps) {
 }
 
 TEST(ModelDirTest, MastersAndValuesAreBothFilled) {
-  TempDir dir;
+  ScratchDir dir;
   Tiny model(Precision::kFp32), back(Precision::kBf16);
   model.fill(1);
   save(dir.path(), model, {});
@@ -102,7 +102,7 @@ TEST(ModelDirTest, UntouchedTensorsAreByteEqual) {
   for (const auto dtype : {SaveDType::kF32, SaveDType::kBF16})
     for (const auto style : {NameStyle::kTransformers, NameStyle::kModules, NameStyle::kOfficial})
       for (const auto precision : {Precision::kFp32, Precision::kBf16}) {
-        TempDir source, out;
+        ScratchDir source, out;
         Tiny model(Precision::kFp32), back(precision);
         model.fill(1);
         SaveOptions options;
@@ -118,7 +118,7 @@ TEST(ModelDirTest, UntouchedTensorsAreByteEqual) {
 }
 
 TEST(ModelDirTest, MtpTensorsAreSkippedAndCarriedOver) {
-  TempDir source, out;
+  ScratchDir source, out;
   Tiny model(Precision::kFp32);
   auto& extra = model.vector("model.norm.weight", {3});  // its name is replaced in the file
   model.fill(1);
@@ -139,7 +139,7 @@ TEST(ModelDirTest, MtpTensorsAreSkippedAndCarriedOver) {
 }
 
 TEST(ModelDirTest, AllFaultsAreNamedBeforeAnythingIsFilled) {
-  TempDir dir;
+  ScratchDir dir;
   Tiny model(Precision::kFp32);
   model.fill(1);
   save(dir.path(), model, {});
@@ -162,7 +162,7 @@ TEST(ModelDirTest, AllFaultsAreNamedBeforeAnythingIsFilled) {
 }
 
 TEST(ModelDirTest, ManyFaultsAreCounted) {
-  TempDir dir;
+  ScratchDir dir;
   HandMade model(Precision::kFp32), empty(Precision::kFp32);
   for (int layer = 0; layer < 30; ++layer)
     model.vector("model.layers." + std::to_string(layer) + ".self_attn.sinks", {1});
@@ -173,7 +173,7 @@ TEST(ModelDirTest, ManyFaultsAreCounted) {
 }
 
 TEST(ModelDirTest, TensorsGivenTwiceOrOutOfRangeAreRefused) {
-  TempDir dir;
+  ScratchDir dir;
   HandMade model(Precision::kFp32);
   model.vector("model.norm.weight", {1});
   put_safetensors(dir / "model.safetensors",
@@ -181,7 +181,7 @@ TEST(ModelDirTest, TensorsGivenTwiceOrOutOfRangeAreRefused) {
                   R"("model.norm.weight":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
                   8);
   EXPECT_THAT(load_error(dir.path(), model), HasSubstr("given twice: model.norm.weight"));
-  TempDir table;
+  ScratchDir table;
   Tiny tiny(Precision::kFp32);
   tiny.fill(1);
   tiny.parameters()[4]->value.data<int64_t>()[3] = 2;
@@ -190,7 +190,7 @@ TEST(ModelDirTest, TensorsGivenTwiceOrOutOfRangeAreRefused) {
 }
 
 TEST(ModelDirTest, ConfigAndTokenizerComeAlong) {
-  TempDir source, out;
+  ScratchDir source, out;
   put(source / "tokenizer.json", "{\"t\": 1}");
   fs::create_directory(source / "encoding");
   put(source / "encoding/prose.txt", "constants");
@@ -209,13 +209,13 @@ TEST(ModelDirTest, ConfigAndTokenizerComeAlong) {
   EXPECT_EQ(json["note"], "kept");
   EXPECT_EQ(json["torch_dtype"], "float32");
   EXPECT_FALSE(json.contains("expert_dtype"));
-  TempDir bare;
+  ScratchDir bare;
   save(bare.path(), model, {});
   EXPECT_EQ(nlohmann::json::parse(read_file(bare / "generation_config.json"))["eos_token_id"], 1);
 }
 
 TEST(ModelDirTest, OverwritesOnlyWhenAskedAndLeavesNoStaleWeights) {
-  TempDir dir;
+  ScratchDir dir;
   Tiny model(Precision::kFp32);
   model.fill(1);
   SaveOptions options;
@@ -239,7 +239,7 @@ TEST(ModelDirTest, OverwritesOnlyWhenAskedAndLeavesNoStaleWeights) {
 }
 
 TEST(ModelDirTest, PlacesThatCannotBeWrittenAreRefused) {
-  TempDir dir;
+  ScratchDir dir;
   put(dir / "file", "x");
   EXPECT_THAT(error_of([&] { check_save_dir(dir / "file", true); }), HasSubstr("this is a file"));
   EXPECT_THAT(error_of([&] { check_save_dir(dir / "file" / "below", false); }), HasSubstr("below"));

@@ -86,7 +86,7 @@ TEST(RewriteTest, TransformersDirectoriesComeBackByteForByte) {
                                                         {"mixed_rate16", NameStyle::kModules}};
   for (const auto& [name, own] : fixtures)
     for (const auto style : {NameStyle::kModules, NameStyle::kOfficial, NameStyle::kTransformers}) {
-      TempDir there, back;
+      ScratchDir there, back;
       rewrite(fixture(name), there / "model", options(RewriteDType::kSource, style, 40'000));
       rewrite(there / "model", back / "model", options(RewriteDType::kSource, own));
       EXPECT_THAT(differences(contents(back / "model"), contents(fixture(name))), testing::IsEmpty());
@@ -94,7 +94,7 @@ TEST(RewriteTest, TransformersDirectoriesComeBackByteForByte) {
 }
 
 TEST(RewriteTest, Bf16ComesBackFromOfficialNames) {
-  TempDir narrow, there, back;
+  ScratchDir narrow, there, back;
   rewrite(fixture("sliding"), narrow / "model", options(RewriteDType::kBF16));
   rewrite(narrow / "model", there / "model", options(RewriteDType::kBF16, NameStyle::kOfficial));
   rewrite(there / "model", back / "model", options(RewriteDType::kBF16));
@@ -102,7 +102,7 @@ TEST(RewriteTest, Bf16ComesBackFromOfficialNames) {
 }
 
 TEST(RewriteTest, Bf16HoldsTheDecodedNumbersAndKeepsFp32) {
-  TempDir source, out;
+  ScratchDir source, out;
   write_filled(source.path(), tiny(), release_tensors(tiny()), false);
   for (const auto style : {NameStyle::kTransformers, NameStyle::kModules, NameStyle::kOfficial}) {
     const fs::path dir = out / std::to_string(static_cast<int>(style));
@@ -125,7 +125,7 @@ TEST(RewriteTest, Bf16HoldsTheDecodedNumbersAndKeepsFp32) {
 TEST(RewriteTest, QuantisedDirectoriesComeBack) {
   for (const bool full_range : {true, false})
     for (const auto style : {NameStyle::kTransformers, NameStyle::kModules}) {
-      TempDir source, wide, back;
+      ScratchDir source, wide, back;
       write_filled(source.path(), tiny(), release_tensors(tiny()), full_range);
       rewrite(source.path(), wide / "model", options(RewriteDType::kBF16, style));
       rewrite(wide / "model", back / "model", options(RewriteDType::kOfficial));
@@ -140,7 +140,7 @@ TEST(RewriteTest, QuantisedDirectoriesComeBack) {
 }
 
 TEST(RewriteTest, QuantisedTensorsAreCopiedWhereTheFormIsTheSame) {
-  TempDir source, out;
+  ScratchDir source, out;
   write_filled(source.path(), tiny(), release_tensors(tiny()), false);
   const RewriteReport report = rewrite(source.path(), out / "model", options(RewriteDType::kOfficial, {}, 20'000));
   EXPECT_EQ(report.num_copied, report.num_tensors);
@@ -151,7 +151,7 @@ TEST(RewriteTest, QuantisedTensorsAreCopiedWhereTheFormIsTheSame) {
 }
 
 TEST(RewriteTest, TheReceiptHoldsEveryTensorWithItsChecksums) {
-  TempDir source, out;
+  ScratchDir source, out;
   auto tensors = release_tensors(tiny());
   tensors.push_back({"mtp.0.head.weight", FileDType::kBF16, {64, 64}});
   write_filled(source.path(), tiny(), tensors, false);
@@ -189,7 +189,7 @@ TEST(RewriteTest, TheReceiptHoldsEveryTensorWithItsChecksums) {
 }
 
 TEST(RewriteTest, AnInterruptedRunIsTakenUpAndEndsEqual) {
-  TempDir source, whole, parts;
+  ScratchDir source, whole, parts;
   write_filled(source.path(), tiny(), release_tensors(tiny()), false);
   put(source / "tokenizer.json", "{}");
   put(source / "generation_config.json", "{\"top_p\": 1.0}");
@@ -217,7 +217,7 @@ TEST(RewriteTest, AnInterruptedRunIsTakenUpAndEndsEqual) {
 }
 
 TEST(RewriteTest, AnOlderModelIsReplacedOnlyWhenAsked) {
-  TempDir source, out;
+  ScratchDir source, out;
   write_filled(source.path(), tiny(), release_tensors(tiny()), false);
   rewrite(source.path(), out / "model", options(RewriteDType::kF32, {}, 50'000));
   const auto again = options(RewriteDType::kBF16);
@@ -232,7 +232,7 @@ TEST(RewriteTest, AnOlderModelIsReplacedOnlyWhenAsked) {
 }
 
 TEST(RewriteTest, WrongKeysAreNamedBeforeAnythingIsWritten) {
-  TempDir source, out;
+  ScratchDir source, out;
   auto tensors = release_tensors(tiny());
   const auto find = [&](const std::string& name) {
     return std::find_if(tensors.begin(), tensors.end(), [&](const auto& tensor) { return tensor.name == name; });
@@ -250,7 +250,7 @@ TEST(RewriteTest, WrongKeysAreNamedBeforeAnythingIsWritten) {
   EXPECT_FALSE(contents(out / "model").contains("model.layers.3.ffn.experts.1.w2.weight"));
   allow.style = NameStyle::kModules;
   EXPECT_THAT(rewrite_error(source.path(), out / "stacked", allow), HasSubstr("no place for what is not there"));
-  TempDir extra;
+  ScratchDir extra;
   tensors = release_tensors(tiny());
   tensors.push_back({"layers.3.attn.unknown", FileDType::kF32, {3}});
   write_filled(extra.path(), tiny(), tensors, false);
@@ -284,7 +284,7 @@ TEST(RewriteTest, NumbersThatAreNotFiniteNameTheirTensor) {
       {"head.weight", "head.weight", 3, 0x7F},                                           // with the byte before: NaN
   };
   for (const auto& [tensor, named, index, code] : cases) {
-    TempDir source, out;
+    ScratchDir source, out;
     write_filled(source.path(), tiny(), release_tensors(tiny()), true);
     set_byte(source.path(), tensor, index, static_cast<char>(code));
     if (std::strcmp(tensor, "head.weight") == 0) set_byte(source.path(), tensor, 2, static_cast<char>(0xFF));
@@ -295,7 +295,7 @@ TEST(RewriteTest, NumbersThatAreNotFiniteNameTheirTensor) {
 }
 
 TEST(RewriteTest, AForeignDrafterIsCopiedAsItIs) {
-  TempDir source, out;
+  ScratchDir source, out;
   auto tensors = release_tensors(tiny());
   tensors.push_back({"mtp.1.attn.wq_a.weight", FileDType::kF8E4M3, {8, 8}});
   tensors.push_back({"mtp.1.attn.wq_a.scale", FileDType::kF8E8M0, {1, 1}});
@@ -313,7 +313,7 @@ TEST(RewriteTest, AFullDiskIsFoundBeforehand) {
   Release release = flash();
   release.n_routed_experts = 8;
   release.moe_intermediate_size = 1 << 17;  // 2.2 TB in fp32
-  TempDir source, out;
+  ScratchDir source, out;
   if (!write_sparse(source.path(), release, release_tensors(release))) GTEST_SKIP() << "no holes in files here";
   if (fs::space(out.path()).available > 1'000'000'000'000) GTEST_SKIP() << "this disk has room for the whole model";
   EXPECT_THAT(rewrite_error(source.path(), out / "model", options(RewriteDType::kF32)),

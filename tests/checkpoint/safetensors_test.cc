@@ -18,7 +18,7 @@ std::string open_error(const std::filesystem::path& path) {
 }
 
 TEST(SafetensorsTest, ReadsWhatItWrites) {
-  TempDir dir;
+  ScratchDir dir;
   const std::vector<TensorInfo> infos = {{"i", FileDType::kI64, {2}},
                                          {"odd \"name\"", FileDType::kF32, {1, 3}},
                                          {"scalar", FileDType::kF32, {}},
@@ -57,7 +57,7 @@ TEST(SafetensorsTest, ReadsWhatItWrites) {
 }
 
 TEST(SafetensorsTest, NothingAppearsWithoutCommit) {
-  TempDir dir;
+  ScratchDir dir;
   { SafetensorsWriter writer(dir / "a.safetensors", {{"x", FileDType::kF32, {4}}}); }
   EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
 }
@@ -97,7 +97,7 @@ TEST(SafetensorsTest, BadFilesAreRefusedByName) {
       {R"({"x":{"y":{"z":{"w":{}}}}})", 0, {"nested deeper"}},
   };
   for (const auto& bad : cases) {
-    TempDir dir;
+    ScratchDir dir;
     put_safetensors(dir / "bad.safetensors", bad.header, bad.num_data_bytes);
     const std::string message = open_error(dir / "bad.safetensors");
     EXPECT_THAT(message, HasSubstr("bad.safetensors")) << bad.header;
@@ -106,7 +106,7 @@ TEST(SafetensorsTest, BadFilesAreRefusedByName) {
 }
 
 TEST(SafetensorsTest, HeaderLengthIsBoundedByTheFile) {
-  TempDir dir;
+  ScratchDir dir;
   put(dir / "short", "abc");
   EXPECT_THAT(open_error(dir / "short"), HasSubstr("3 bytes"));
   put(dir / "empty", "");
@@ -121,7 +121,7 @@ TEST(SafetensorsTest, HeaderLengthIsBoundedByTheFile) {
 const char* const kOne = R"({"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})";
 
 std::string index_error(const std::string& index) {
-  TempDir dir;
+  ScratchDir dir;
   put_safetensors(dir / "a.safetensors", kOne, 1);
   put_safetensors(dir / "b.safetensors", R"({"y":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1);
   put_safetensors(dir / "again.safetensors", kOne, 1);
@@ -130,7 +130,7 @@ std::string index_error(const std::string& index) {
 }
 
 TEST(TensorDirTest, ReadsShards) {
-  TempDir dir;
+  ScratchDir dir;
   put_safetensors(dir / "a.safetensors", kOne, 1);
   put(dir / "model.safetensors.index.json", R"({"metadata": {}, "weight_map": {"x": "a.safetensors"}})");
   const TensorDir tensors(dir.path());
@@ -151,7 +151,7 @@ TEST(TensorDirTest, TheIndexMustStayInTheDirectoryAndTellTheTruth) {
               HasSubstr("tensor x is in a.safetensors and in again.safetensors"));
   EXPECT_THAT(index_error(R"({"weight_map": [1]})"), HasSubstr("weight_map"));
   EXPECT_THAT(index_error("{"), HasSubstr("not valid JSON"));
-  TempDir dir;
+  ScratchDir dir;
   EXPECT_THAT(error_of([&] { TensorDir tensors(dir.path()); }), HasSubstr("neither model.safetensors nor"));
 }
 

@@ -19,7 +19,7 @@ struct Loaded {
     made.write(dir.path());
     load_weights(dir.path(), model.ctx(), model.parameters());
   }
-  void save(const TempDir& to, SaveOptions options) {
+  void save(const ScratchDir& to, SaveOptions options) {
     options.source_dir = dir.path();
     model::Config config;
     config.source = read_file(dir / "config.json");
@@ -35,13 +35,13 @@ struct Loaded {
 
   OfficialDir made;
   OfficialModel model;
-  TempDir dir;
+  ScratchDir dir;
 };
 
-nlohmann::json config_of(const TempDir& dir) { return nlohmann::json::parse(read_file(dir / "config.json")); }
+nlohmann::json config_of(const ScratchDir& dir) { return nlohmann::json::parse(read_file(dir / "config.json")); }
 
 // The names of tensors that differ.
-std::vector<std::string> differences(const TempDir& a, const TempDir& b) {
+std::vector<std::string> differences(const ScratchDir& a, const ScratchDir& b) {
   const auto left = contents(a.path()), right = contents(b.path());
   EXPECT_EQ(left.size(), right.size());
   std::vector<std::string> names;
@@ -51,7 +51,7 @@ std::vector<std::string> differences(const TempDir& a, const TempDir& b) {
 }
 
 // The values of a stored weight.
-std::vector<float> stored_values(const TempDir& dir, const std::string& name) {
+std::vector<float> stored_values(const ScratchDir& dir, const std::string& name) {
   const WeightSource source(dir.path());
   for (const auto& tensor : source.tensors()) {
     if (tensor.stored_name() != name) continue;
@@ -62,7 +62,7 @@ std::vector<float> stored_values(const TempDir& dir, const std::string& name) {
   CHECK(false, name);
 }
 
-std::string stored_as(const TempDir& dir, const std::string& name) {
+std::string stored_as(const ScratchDir& dir, const std::string& name) {
   const WeightSource source(dir.path());
   for (const auto& tensor : source.tensors())
     if (tensor.stored_name() == name)
@@ -79,7 +79,7 @@ TEST(SaveQuantisedTest, WhatWasNotTouchedComesBackByteForByte) {
     for (const auto precision : {Precision::kFp32, Precision::kBf16})
       for (const auto dtype : {SaveDType::kSource, SaveDType::kOfficial}) {
         Loaded loaded(style, precision);
-        TempDir out;
+        ScratchDir out;
         const bool in_shards = style.mtp && dtype == SaveDType::kSource;
         loaded.save(out, {.dtype = dtype, .max_shard_bytes = in_shards ? 3000 : 1 << 30});
         EXPECT_THAT(differences(loaded.dir, out), testing::IsEmpty());
@@ -94,7 +94,7 @@ TEST(SaveQuantisedTest, WhatWasTouchedIsQuantisedAnewAndNothingElse) {
     const int64_t w3_of_1 = (64 + 32) * 64;
     loaded.element("model.layers.0.self_attn.q_a_proj.weight", 129 * 64 + 3) = 1.75f;
     loaded.element("model.layers.0.mlp.experts.gate_up_proj", w3_of_1 + 40) *= 1.5f;
-    TempDir out;
+    ScratchDir out;
     loaded.save(out, {});
     const std::string w3 = "layers.0.ffn.experts.1.w3.weight", q_a = "layers.0.attn.wq_a.weight";
     for (const auto& name : differences(loaded.dir, out))
@@ -120,7 +120,7 @@ TEST(SaveQuantisedTest, WhatWasTouchedIsQuantisedAnewAndNothingElse) {
 
 TEST(SaveQuantisedTest, Bf16ExportLosesNothing) {
   Loaded loaded({.mtp = true});
-  TempDir out;
+  ScratchDir out;
   loaded.save(out, {.dtype = SaveDType::kBF16});
   EXPECT_EQ(stored_as(out, "layers.0.attn.wq_a.weight"), "BF16 [130, 64]");
   EXPECT_EQ(stored_as(out, "mtp.0.e_proj.weight"), "BF16 [64, 64]");
@@ -135,7 +135,7 @@ TEST(SaveQuantisedTest, Bf16ExportLosesNothing) {
 
 TEST(SaveQuantisedTest, MtpIsCarriedOverWhereTheModelHasNone) {
   const OfficialDir made({.mtp = true});
-  TempDir dir, same, plain;
+  ScratchDir dir, same, plain;
   made.write(dir.path());
   OfficialModel model(Precision::kBf16, false);
   load_weights(dir.path(), model.ctx(), model.parameters());
@@ -153,7 +153,7 @@ TEST(SaveQuantisedTest, AnotherMtpIsCarriedOverAsItIs) {
   OfficialDir made({});
   made.tensors().emplace_back("mtp.1.main_proj.weight", FileDType::kF8E4M3, std::vector<int64_t>{8, 16}).at(3) = 0x41;
   made.tensors().emplace_back("mtp.1.main_proj.scale", FileDType::kF8E8M0, std::vector<int64_t>{1, 1}).at(0) = 120;
-  TempDir dir, out;
+  ScratchDir dir, out;
   made.write(dir.path());
   OfficialModel model(Precision::kFp32, false);
   load_weights(dir.path(), model.ctx(), model.parameters());
@@ -165,7 +165,7 @@ TEST(SaveQuantisedTest, AnotherMtpIsCarriedOverAsItIs) {
 
 TEST(SaveQuantisedTest, OfficialFromPlainWeightsFollowsTheRelease) {
   Loaded plain({.fp8 = false, .fp4 = false, .prefix = "model.", .mtp = true});
-  TempDir from_bf16, from_nothing;
+  ScratchDir from_bf16, from_nothing;
   plain.save(from_bf16, {.dtype = SaveDType::kOfficial});
   save_weights(from_nothing.path(), {}, plain.model.ctx(), plain.model.parameters(), {.dtype = SaveDType::kOfficial});
   EXPECT_THAT(differences(from_bf16, from_nothing), testing::IsEmpty());
@@ -185,7 +185,7 @@ TEST(SaveQuantisedTest, OfficialFromPlainWeightsFollowsTheRelease) {
   // Once quantised, a model that is loaded and saved again stays what it is.
   OfficialModel back(Precision::kFp32, true);
   load_weights(from_bf16.path(), back.ctx(), back.parameters());
-  TempDir again;
+  ScratchDir again;
   save_weights(again.path(), {}, back.ctx(), back.parameters(),
                {.dtype = SaveDType::kOfficial, .source_dir = from_bf16.path()});
   EXPECT_THAT(differences(from_bf16, again), testing::IsEmpty());
@@ -193,7 +193,7 @@ TEST(SaveQuantisedTest, OfficialFromPlainWeightsFollowsTheRelease) {
 
 TEST(SaveQuantisedTest, OtherNamesKeepTheBytes) {
   Loaded loaded({.prefix = "model.", .scale_suffix = "weight_scale_inv"});
-  TempDir out;
+  ScratchDir out;
   loaded.save(out, {.style = NameStyle::kOfficial});
   const auto before = contents(loaded.dir.path()), after = contents(out.path());
   EXPECT_EQ(before.at("model.layers.0.ffn.experts.1.w1.weight_scale_inv"), after.at("layers.0.ffn.experts.1.w1.scale"));
@@ -203,7 +203,7 @@ TEST(SaveQuantisedTest, OtherNamesKeepTheBytes) {
 
 TEST(SaveQuantisedTest, WhatCannotBeQuantisedIsRefused) {
   Loaded loaded({});
-  TempDir out;
+  ScratchDir out;
   EXPECT_THAT(error_of([&] { loaded.save(out, {.style = NameStyle::kModules}); }),
               AllOf(HasSubstr("mlp.experts.gate_up_proj"), HasSubstr("stacked")));
   loaded.element("model.layers.0.mlp.experts.down_proj", 64 * 32 + 5) = NAN;

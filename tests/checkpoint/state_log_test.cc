@@ -20,7 +20,7 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 
 TEST(StateLogTest, WhatIsWrittenIsRead) {
-  const TempDir dir;
+  const ScratchDir dir;
   StateLog log(dir / "state", {});
   EXPECT_THAT(log.steps(), IsEmpty());
   const SmallState written(120, 1.5);
@@ -35,7 +35,7 @@ TEST(StateLogTest, WhatIsWrittenIsRead) {
 }
 
 TEST(StateLogTest, TheTensorsAreASafetensorsFile) {
-  const TempDir dir;
+  const ScratchDir dir;
   const SmallState written(3);
   StateLog(dir / "state/", {}).write(written.contents());
   const SafetensorsFile file(dir / "state" / "step-00000003" / "tensors-00000.safetensors");
@@ -217,7 +217,7 @@ TEST(StateLogOnFullDisk, TheWriteFailsTheOldStaysALaterOneSucceeds) {
 
 // The system refuses to let a file grow: a real refusal of a real disk.
 TEST(StateLogOnFullDisk, ARealFileThatMayNotGrow) {
-  const TempDir dir;
+  const ScratchDir dir;
   StateLog log(dir / "state", {});
   const SmallState old(10), next(20);
   log.write(old.contents());

@@ -15,13 +15,13 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 std::string load_error(const OfficialDir& made, OfficialModel& model, const LoadOptions& options = {}) {
-  TempDir dir;
+  ScratchDir dir;
   made.write(dir.path());
   return error_of([&] { load_weights(dir.path(), model.ctx(), model.parameters(), options); });
 }
 
 LoadReport load(const OfficialDir& made, OfficialModel& model, const LoadOptions& options = {}) {
-  TempDir dir;
+  ScratchDir dir;
   made.write(dir.path());
   return load_weights(dir.path(), model.ctx(), model.parameters(), options);
 }
@@ -54,7 +54,7 @@ TEST(WeightSourceTest, EveryMixtureIsReadToTheBit) {
 }
 
 TEST(WeightSourceTest, OnlyTheParametersAskedForAreFilled) {
-  TempDir dir;
+  ScratchDir dir;
   const OfficialDir made({.mtp = true});
   made.write(dir.path());
   const WeightSource source(dir.path());
@@ -140,7 +140,7 @@ TEST(WeightSourceTest, TensorsOfTheMtpBlockAreSkippedWhereTheModelHasNone) {
 
 TEST(WeightSourceTest, AnotherMtpIsToldByItsTensorsAndRefused) {
   const auto kind_of = [](const OfficialDir& made) {
-    TempDir dir;
+    ScratchDir dir;
     made.write(dir.path());
     return WeightSource(dir.path()).mtp_kind();
   };

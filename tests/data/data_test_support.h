@@ -2,7 +2,6 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -12,27 +11,18 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/scratch_dir.h"
 
 namespace temper::data {
 
 // A fresh folder per test, removed at the end.
 class DataTest : public testing::Test {
  protected:
-  DataTest() {
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = std::filesystem::temp_directory_path() /
-              (std::string("temper_") + info->test_suite_name() + "_" + info->name() + "_" + std::to_string(getpid()));
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-  }
-  ~DataTest() override { std::filesystem::remove_all(folder_); }
-
   std::filesystem::path write(const std::string& name, std::string_view contents) const {
-    std::ofstream(folder_ / name, std::ios::binary) << contents;
-    return folder_ / name;
+    return folder_.write(name, contents);
   }
 
-  std::filesystem::path folder_;
+  const test::ScratchDir folder_;
 };
 
 // The folder of public test data that is not part of the project; may not exist.

@@ -61,9 +61,8 @@ class ProseBlocksTest : public DataTest {
  protected:
   // A model directory whose program has this text.
   std::filesystem::path model(std::string_view program) {
-    std::filesystem::create_directories(folder_ / "encoding");
     write("encoding/encoding_dsv4.py", program);
-    return folder_;
+    return folder_.path();
   }
 };
 
@@ -90,7 +89,7 @@ TEST_F(ProseBlocksTest, ReadsAFileThatTheUserNames) {
 
 TEST_F(ProseBlocksTest, AbsentBlocksAreAnErrorOnlyWhenNeeded) {
   expect_error(ErrorCode::kNotFound, {"x:1", "\"tools_before\"", "encoding_dsv4.py is not there"},
-               [&] { ProseBlocks::of_model(folder_).get(ProseBlock::kToolsBefore, "x:1"); });
+               [&] { ProseBlocks::of_model(folder_.path()).get(ProseBlock::kToolsBefore, "x:1"); });
   expect_error(ErrorCode::kNotFound, {"no model directory"}, [&] { ProseBlocks().get(ProseBlock::kEffortMax, "x"); });
   const auto bare = ProseBlocks::of_model(model("X = 1\nTOOLS_TEMPLATE = '{tool_schemas}{oops}'"));
   expect_error(ErrorCode::kNotFound, {"no string constant REASONING_EFFORT_MAX"},

@@ -1,11 +1,10 @@
 // Blocks of prose for tests: stand-ins made up here, and the tools block cut out of the official vectors.
 #pragma once
 
-#include <unistd.h>
-
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "base/scratch_dir.h"
 #include "data/prose_blocks.h"
 #include "data_test_support.h"
 
@@ -46,11 +45,8 @@ inline ProseHashes stand_in_hashes() {
 
 // The blocks of a file that is written for the moment of reading it.
 inline ProseBlocks read_prose(const std::string& name, const std::string& text, const ProseHashes& hashes) {
-  const auto file = std::filesystem::temp_directory_path() / ("temper_prose_" + std::to_string(getpid()) + name);
-  std::ofstream(file, std::ios::binary) << text;
-  ProseBlocks blocks = ProseBlocks::read(file, hashes);
-  std::filesystem::remove(file);
-  return blocks;
+  const test::ScratchDir folder;
+  return ProseBlocks::read(folder.write(name, text), hashes);
 }
 
 inline ProseBlocks stand_in_prose() { return read_prose("stand_in.py", stand_in_program(), stand_in_hashes()); }

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/file.h"
+#include "base/scratch_dir.h"
 
 namespace temper {
 namespace {
@@ -42,22 +43,17 @@ struct Plant {
 class Planted : public testing::TestWithParam<Plant> {
  protected:
   void SetUp() override {
-    root_ = std::filesystem::temp_directory_path() / ("temper_house_" + std::to_string(getpid()));
     write("src/layers/README.md", "# layers\n");
     write("src/layers/norm.cc", "#include \"base/error.h\"\n#include \"layers/norm.h\"\n");
   }
-  void TearDown() override { std::filesystem::remove_all(root_); }
-  void write(const std::string& path, const std::string& contents) {
-    std::filesystem::create_directories((root_ / path).parent_path());
-    write_file_atomically(root_ / path, contents);
-  }
-  std::filesystem::path root_;
+  void write(const std::string& path, const std::string& contents) { root_.write(path, contents); }
+  const test::ScratchDir root_;
 };
 
 TEST_P(Planted, IsFound) {
-  ASSERT_EQ(check_house(root_).exit_status, 0) << "the tree must be in order before the breach is planted";
+  ASSERT_EQ(check_house(root_.path()).exit_status, 0) << "the tree must be in order before the breach is planted";
   write(GetParam().path, GetParam().contents);
-  const Outcome outcome = check_house(root_);
+  const Outcome outcome = check_house(root_.path());
   EXPECT_EQ(outcome.exit_status, 1);
   EXPECT_NE(outcome.output.find(GetParam().expected), std::string::npos) << outcome.output;
 }

@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/philox.h"
+#include "base/scratch_dir.h"
 #include "train/run_folder.h"
 
 namespace temper::test {
@@ -111,7 +112,7 @@ class KillTest {
   }
 
   const Philox random_;
-  TemporaryDirectory folder_;
+  ScratchDir folder_;
   std::string run_file_;
   double seconds_to_state_ = 0, seconds_with_states_ = 0;  // of the whole run
   Outcome whole_;

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/scratch_dir.h"
 #include "report/child.h"
 
 namespace temper::report {
@@ -28,9 +29,6 @@ size_t count(const std::string& text, const std::string& part) {
 
 class Plot : public testing::Test {
  protected:
-  void SetUp() override { fs::create_directories(directory_); }
-  void TearDown() override { fs::remove_all(directory_); }
-
   fs::path make_run(const std::string& name, const std::string& lines) {
     fs::create_directories(directory_ / name);
     std::ofstream(directory_ / name / "metrics.jsonl") << lines;
@@ -50,7 +48,7 @@ class Plot : public testing::Test {
     return "no error";
   }
 
-  const fs::path directory_ = fs::temp_directory_path() / ("temper_plot_" + std::to_string(getpid()));
+  const test::ScratchDir directory_;
 };
 
 TEST_F(Plot, AnSvgHoldsEveryCurveOfEveryRun) {

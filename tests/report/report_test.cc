@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/scratch_dir.h"
 #include "checkpoint/state_log.h"
 #include "report/html.h"
 #include "report/key_figures.h"
@@ -21,18 +22,10 @@ namespace fs = std::filesystem;
 
 class Report : public testing::Test {
  protected:
-  void SetUp() override {
-    fs::remove_all(directory_);
-    fs::create_directories(directory_);
-  }
-  void TearDown() override { fs::remove_all(directory_); }
-  void write(const std::string& name, const std::string& contents) const {
-    fs::create_directories((directory_ / name).parent_path());
-    std::ofstream(directory_ / name) << contents;
-  }
-  RunFiles files() const { return read_run_files(directory_); }
+  void write(const std::string& name, const std::string& contents) const { directory_.write(name, contents); }
+  RunFiles files() const { return read_run_files(directory_.path()); }
 
-  const fs::path directory_ = fs::temp_directory_path() / ("temper_report_" + std::to_string(getpid()));
+  const test::ScratchDir directory_;
 };
 
 constexpr const char* kTwoSteps =
@@ -105,7 +98,7 @@ TEST_F(Report, LinksOutOfTheRunAreNotFollowed) {
 TEST_F(Report, TellsRunningFinishedAndInterrupted) {
   write("metrics.jsonl", kTwoSteps);
   EXPECT_EQ(files().status, RunStatus::kInterrupted);
-  const int descriptor = open(directory_.c_str(), O_RDONLY | O_DIRECTORY);
+  const int descriptor = open(directory_.path().c_str(), O_RDONLY | O_DIRECTORY);
   ASSERT_EQ(flock(descriptor, LOCK_EX), 0);
   EXPECT_EQ(files().status, RunStatus::kRunning);
   close(descriptor);

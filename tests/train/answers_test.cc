@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/scratch_dir.h"
 
 namespace temper::train {
 namespace {
@@ -37,12 +38,10 @@ TEST(AnswerScore, AddsUpOverQuestions) {
 class ReadQuestions : public testing::Test {
  protected:
   std::vector<Question> read(const std::string& lines, int64_t max_count = 0) {
-    std::ofstream(path_) << lines;
-    const std::vector<std::filesystem::path> files = {path_};
+    const std::vector<std::filesystem::path> files = {folder_.write("questions.jsonl", lines)};
     return read_questions(files, max_count);
   }
-  ~ReadQuestions() override { std::filesystem::remove(path_); }
-  const std::filesystem::path path_ = std::filesystem::path(testing::TempDir()) / "temper-questions.jsonl";
+  const test::ScratchDir folder_;
 };
 
 TEST_F(ReadQuestions, SplitsTheLastAnswerOff) {
@@ -71,9 +70,9 @@ TEST_F(ReadQuestions, RefusesWhatHasNoAnswer) {
     return std::string("nothing was thrown");
   };
   const std::string good = "{\"prompt\": \"a\", \"completion\": \"b\"}\n";
-  EXPECT_THAT(message_of(good + "{\"text\": \"a\"}\n"), testing::HasSubstr("temper-questions.jsonl:2"));
+  EXPECT_THAT(message_of(good + "{\"text\": \"a\"}\n"), testing::HasSubstr("questions.jsonl:2"));
   EXPECT_THAT(message_of(good + "{\"messages\": [{\"role\": \"user\", \"content\": \"u\"}]}\n"),
-              testing::HasSubstr("temper-questions.jsonl:2"));
+              testing::HasSubstr("questions.jsonl:2"));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/scratch_dir.h"
 
 namespace temper::train {
 namespace {
@@ -12,8 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 
 TEST(DataSetupTest, PatternsMatchNamesInOrder) {
-  const fs::path dir = fs::path(::testing::TempDir()) / "temper_data_setup";
-  fs::remove_all(dir);
+  const test::ScratchDir dir;
   fs::create_directories(dir / "sub.jsonl");  // a directory never matches
   for (const char* name : {"b.jsonl", "a.jsonl", "part-1.txt", "part-12.txt"}) std::ofstream(dir / name) << "x";
   auto names = [&](const std::vector<std::string>& patterns) {
@@ -30,7 +30,6 @@ TEST(DataSetupTest, PatternsMatchNamesInOrder) {
   EXPECT_EQ(names({"b.jsonl", "a*"}), (Names{"b.jsonl", "a.jsonl"}));
   EXPECT_THROW(names({"*.json"}), Error);
   EXPECT_THROW(names({"c.jsonl"}), Error);
-  fs::remove_all(dir);
 }
 
 TEST(DataSetupTest, OptionsFollowTheKeys) {

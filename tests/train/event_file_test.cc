@@ -2,10 +2,10 @@
 #include "train/event_file.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/lines.h"
+#include "base/scratch_dir.h"
 
 namespace temper::train {
 namespace {
@@ -15,15 +15,12 @@ const std::filesystem::path kFixture = TEMPER_SOURCE_DIR "/tests/fixtures/events
 class EventFileTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::filesystem::create_directories(directory_);
     const std::string contents = read_file(kFixture / "metrics.jsonl");
     for_each_line(contents,
                   [&](std::string_view line, int64_t) { lines_.push_back(nlohmann::ordered_json::parse(line)); });
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
 
-  const std::filesystem::path directory_ =
-      std::filesystem::temp_directory_path() / ("temper_events_" + std::to_string(getpid()));
+  const test::ScratchDir directory_;
   const std::filesystem::path path_ = directory_ / kEventFileName;
   const std::string tensorboard_ = read_file(kFixture / kEventFileName);
   std::vector<nlohmann::ordered_json> lines_;

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/scratch_dir.h"
 
 namespace temper::train {
 namespace {
@@ -40,9 +41,8 @@ std::string text_of(const fs::path& path) {
 
 class MetricsFileTest : public ::testing::Test {
  protected:
-  void SetUp() override { fs::create_directories(dir_); }
-  void TearDown() override { fs::remove_all(dir_); }
-  const fs::path dir_ = fs::path(::testing::TempDir()) / "temper_metrics_test", path_ = dir_ / "metrics.jsonl";
+  const test::ScratchDir dir_;
+  const fs::path path_ = dir_ / "metrics.jsonl";
 };
 
 TEST(MetricsLineTest, HasTheValuesOfTheStep) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/scratch_dir.h"
 #include "train/run_config.h"
 #include "train/run_folder.h"
 
@@ -16,14 +17,7 @@ namespace temper::train::testing {
 
 class RunTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    dir_ = std::filesystem::path(::testing::TempDir()) /
-           ("temper_" + std::string(test->test_suite_name()) + "_" + test->name());
-    std::filesystem::remove_all(dir_);
-    make_run_folder(dir_);
-  }
-  void TearDown() override { std::filesystem::remove_all(dir_); }
+  RunTest() { make_run_folder(dir_); }
 
   void write(const std::string& name, const std::string& contents) { std::ofstream(dir_ / name) << contents; }
   std::string at(const std::string& name) const { return (dir_ / name).string(); }
@@ -33,7 +27,8 @@ class RunTest : public ::testing::Test {
   // key="dir_/file"
   std::string set(const std::string& key, const std::string& file) const { return key + "=\"" + at(file) + "\""; }
 
-  std::filesystem::path dir_;
+  const test::ScratchDir folder_;
+  const std::filesystem::path dir_ = folder_.path();
 };
 
 }  // namespace temper::train::testing

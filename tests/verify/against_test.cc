@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/scratch_dir.h"
 #include "verify/tiny_dir.h"
 #include "verify/verify.h"
 
@@ -33,7 +34,7 @@ class Against : public testing::Test {
   }
   std::string found_wrong() { return found(compare_wrong()); }
 
-  TempDir directory_;
+  temper::test::ScratchDir directory_;
   TinyDir right_ = TinyDir::released(), wrong_ = right_;
 };
 
@@ -110,7 +111,7 @@ INSTANTIATE_TEST_SUITE_P(All, Transformers,
                                          "pro_order_rate32", "sliding"));
 
 TEST(Logits, OfAFaultyModelFailWithThePlaceWhereTheyBegin) {
-  TempDir directory;
+  temper::test::ScratchDir directory;
   TinyDir wrong = TinyDir::read(fixture("csa_yarn"));
   for (auto& [name, tensor] : wrong.tensors())
     if (name.find("compressor.norm") != std::string::npos || name.find("compressor.kv_norm") != std::string::npos)
@@ -122,7 +123,7 @@ TEST(Logits, OfAFaultyModelFailWithThePlaceWhereTheyBegin) {
 }
 
 TEST(Logits, ThatAreMisshapenAreRefused) {
-  TempDir directory;
+  temper::test::ScratchDir directory;
   TinyDir file = TinyDir::read(fixture("sliding"));
   Tensor& ids = file.tensors()["input_ids.0"];
   ids.info.name = "input_ids.0", ids.info.dtype = checkpoint::FileDType::kI64, ids.info.shape = {2};

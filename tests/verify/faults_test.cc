@@ -3,6 +3,7 @@
 
 #include "backend/registry.h"
 #include "base/error.h"
+#include "base/scratch_dir.h"
 #include "verify/tiny_dir.h"
 #include "verify/verify.h"
 
@@ -152,7 +153,7 @@ TEST_F(Faults, AWrongExpertIsFoundWithItsToken) {
 }
 
 TEST_F(Faults, AFaultInTheMtpBlockIsFound) {
-  TempDir directory;
+  temper::test::ScratchDir directory;
   TinyDir::released().write(directory / "model");
   EXPECT_THAT(found(&OpTable::hc_post_forward, transposed_comb, 6, 7, directory / "model"),
               AllOf(HasSubstr("FAILED mtp 0, op hc_post_forward"), HasSubstr("cause: comb is transposed"),
@@ -160,7 +161,7 @@ TEST_F(Faults, AFaultInTheMtpBlockIsFound) {
 }
 
 TEST_F(Faults, AReleasedDirectoryPasses) {
-  TempDir directory;
+  temper::test::ScratchDir directory;
   TinyDir::released().write(directory / "model");
   EXPECT_THAT(found(&OpTable::hc_post_forward, transposed_comb, 0, 0, directory / "model"), IsEmpty());
 }

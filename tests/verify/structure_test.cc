@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "base/scratch_dir.h"
 #include "checkpoint/model_dir.h"
 #include "model/model.h"
 #include "verify/tiny_dir.h"
@@ -19,7 +20,7 @@ using testing::IsEmpty;
 using testing::Not;
 
 Report check(const TinyDir& tiny) {
-  TempDir directory;
+  temper::test::ScratchDir directory;
   tiny.write(directory / "model");
   Options options;
   options.dir = directory / "model";

@@ -126,17 +126,6 @@ void TinyDir::write(const std::filesystem::path& dir) const {
   write_file_atomically(dir / "config.json", config_);
 }
 
-TempDir::TempDir() {
-  std::string name = (std::filesystem::temp_directory_path() / "temper_verify_XXXXXX").string();
-  CHECK(::mkdtemp(name.data()) != nullptr, name);
-  path_ = name;
-}
-
-TempDir::~TempDir() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
 std::filesystem::path fixture(const std::string& name) {
   return std::filesystem::path(TEMPER_SOURCE_DIR) / "tests/fixtures/v4" / name;
 }

@@ -45,19 +45,6 @@ class TinyDir {
   std::map<std::string, Tensor> tensors_;
 };
 
-// A directory of the test's own, removed at the end.
-class TempDir {
- public:
-  TempDir();
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  ~TempDir();
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
-
 // tests/fixtures/v4/<name>
 std::filesystem::path fixture(const std::string& name);
 

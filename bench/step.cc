@@ -1,42 +1,35 @@
 // Speed of whole training steps: forward, loss, backward, gradient norm, AdamW.
 //
-//   build/bench/step [--json] [--case NAME] [--precision fp32|bf16] [--repeats N]     run from the repository's root
+//   build/bench/step [--json] [--case NAME] [--precision fp32|bf16] [--repeats N] [--threads N]
 //
-// Each case packs documents of random tokens into one micro-batch and reports the median step. FLOPs are the model's by
-// Model::train_flops (post-training 4.9, no recompute, frozen indexer forward only); the peak is this machine's,
-// measured in the same process for the activation dtype. The split by op comes from further steps on a TimedBackend.
+// Run it from the repository's root. Each case packs documents of random tokens into one micro-batch and reports the
+// median step. FLOPs are the model's by Model::train_flops (post-training 4.9, no recompute, frozen indexer forward
+// only); the peak is this machine's, measured in the same process for the activation dtype. The splits, by group of ops
+// and by op, come from further steps on a TimedBackend.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "backend/registry.h"
 #include "backend/timed.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/file.h"
-#include "base/philox.h"
-#include "model/model.h"
-#include "optim/adamw.h"
-#include "optim/clip.h"
+#include "base/thread.h"
+#include "step_rig.h"
 #include "train/metrics.h"
 
-namespace temper {
+namespace temper::bench {
 namespace {
 
-struct Case {
-  const char* name;
-  const char* config;  // from the repository's root
-  int64_t num_tokens, document_tokens;
-  int max_repeats = 1000;  // steps of several seconds are not repeated often
-};
-
-constexpr Case kCases[] = {
+constexpr StepCase kCases[] = {
     {"demo", "examples/demo/config.json", 4096, 128},
     {"activated-30m", "bench/activated_30m.json", 2048, 512},
     {"long-4k", "bench/long_context.json", 4096, 4096},
-    {"long-64k", "bench/long_context.json", 65536, 65536, 2},
+    {"long-64k", "bench/long_context.json", 65536, 65536, 3},
 };
 
 struct Result {
@@ -46,91 +39,30 @@ struct Result {
   int64_t num_parameters = 0, planned_bytes = 0, peak_bytes = 0;
 };
 
-// Documents of equal length with random tokens; every token but a document's last has the next one as its target.
-layers::MicroBatch random_batch(const Case& c, int64_t vocab_size) {
-  const Philox random{1, RandomPurpose::kTest};
-  layers::MicroBatch batch;
-  for (int64_t t = 0; t < c.num_tokens; ++t) {
-    if (t % c.document_tokens == 0) batch.cu_seqlens.push_back(static_cast<int32_t>(t));
-    batch.tokens.push_back(static_cast<int32_t>(random.below(0, t, vocab_size)));
-  }
-  batch.cu_seqlens.push_back(static_cast<int32_t>(c.num_tokens));
-  for (int64_t t = 0; t < c.num_tokens; ++t) {
-    const bool last = (t + 1) % c.document_tokens == 0;
-    batch.targets.push_back(last ? -1 : batch.tokens[t + 1]);
-    batch.weights.push_back(last ? 0.0f : 1.0f);
-  }
-  return batch;
-}
+// What a step's time goes to.
+enum class Group { kProducts, kAttention, kOptimizer, kOther, kCount };
+constexpr const char* kGroupNames[] = {"products", "attention_and_indexer", "optimizer", "everything_else"};
 
-// A model with everything that a step needs, on one micro-batch.
-class Bench {
- public:
-  Bench(const backend::Backend& backend, const Case& c, layers::Precision precision)
-      : model_(model::parse_config(read_file(c.config), c.config), options(c, precision)),
-        batch_(random_batch(c, model_.config().vocab_size)),
-        layout_(
-            layers::make_layout(batch_.cu_seqlens, model_.config().sliding_window, model_.config().compress_rates())) {
-    model_.declare(book_);
-    norms_ = std::make_unique<optim::NormMeter>(model_.parameters());
-    norms_->declare(book_);
-    updates_ = std::make_unique<optim::UpdateMeter>(model_.parameters());
-    updates_->declare(book_, layers::acc_dtype(precision));
-    arena_ = std::make_unique<backend::Arena>(backend.device, book_);
+Group group_of(backend::OpId id) {
+  using enum backend::OpId;
+  switch (id) {
+    case matmul:
+    case grouped_matmul:
+    case grouped_matmul_dw:
+    case logprob_forward:
+    case logprob_backward:
+      return Group::kProducts;
+    case attention_forward:
+    case attention_backward:
+    case index_topk:
+    case indexer_loss:
+      return Group::kAttention;
+    case sum_squares:
+    case adamw:
+      return Group::kOptimizer;
+    default:
+      return Group::kOther;
   }
-
-  void prepare(layers::Ctx& ctx) {
-    model_.prepare(ctx);
-    model_.initialize(ctx, 1);
-  }
-
-  void step(layers::Ctx& ctx) {
-    model_.zero_gradients(ctx);
-    model_.forward(ctx, batch_);
-    model_.logprobs(ctx);
-    std::vector<double> dlogp_T(batch_.tokens.size());
-    for (size_t t = 0; t < dlogp_T.size(); ++t) dlogp_T[t] = -batch_.weights[t] / num_targets();
-    model_.backward(ctx, {dlogp_T, {}});
-    const optim::GradientNorms norms = norms_->measure(ctx);
-    adamw_.step(ctx, model_.parameters(), 1e-4, optim::clip_factor(norms.global, 1.0), updates_.get());
-    updates_->read(ctx);
-    model_.moe_statistics(ctx);
-    ctx.device.stream_sync(ctx.stream);
-  }
-
-  double flops() const { return model_.train_flops(layout_, num_targets()); }
-  int64_t num_targets() const {
-    return static_cast<int64_t>(batch_.tokens.size() - (batch_.cu_seqlens.size() - 1));  // all but each document's last
-  }
-  int64_t planned_bytes() const { return arena_->allocated_bytes(); }
-  int64_t num_parameters() const {
-    int64_t count = 0;
-    for (const auto* parameter : model_.parameters())
-      if (parameter->master.defined()) count += parameter->shape.size();
-    return count;
-  }
-
- private:
-  static model::ModelOptions options(const Case& c, layers::Precision precision) {
-    model::ModelOptions options;
-    options.precision = precision;
-    options.max_tokens = c.num_tokens;
-    options.max_document = c.document_tokens;
-    return options;
-  }
-
-  model::Model model_;
-  layers::MicroBatch batch_;
-  layers::HostLayout layout_;
-  Book book_;
-  std::unique_ptr<optim::NormMeter> norms_;
-  std::unique_ptr<optim::UpdateMeter> updates_;
-  std::unique_ptr<backend::Arena> arena_;
-  optim::Adamw adamw_{optim::AdamwOptions{}};
-};
-
-layers::Ctx make_ctx(const backend::Backend& backend, backend::Stream* stream, layers::Precision precision) {
-  return {backend.ops, backend.device, stream, layers::act_dtype(precision), layers::acc_dtype(precision)};
 }
 
 Result time_steps(Bench& bench, layers::Ctx& ctx, int repeats) {
@@ -148,26 +80,62 @@ Result time_steps(Bench& bench, layers::Ctx& ctx, int repeats) {
           bench.num_parameters(), bench.planned_bytes(), train::peak_resident_bytes()};
 }
 
-// Time, share and rate of every op that took at least a hundredth of the step, longest first.
-void print_split(const backend::TimedBackend& timed, int repeats) {
-  double total = 0;
-  std::vector<int> order;
-  for (int i = 0; i < static_cast<int>(backend::OpId::kCount); ++i) {
-    total += timed.time(static_cast<backend::OpId>(i)).seconds;
-    order.push_back(i);
+// Further steps with the time of every op.
+class Split {
+ public:
+  Split(Bench& bench, const backend::Backend& backend, layers::Precision precision) : timed_(backend) {
+    layers::Ctx ctx = make_ctx(timed_.backend(), timed_.stream(), precision);
+    const double start = now_seconds();
+    for (int i = 0; i < kNumSteps; ++i) bench.step(ctx);
+    seconds_ = (now_seconds() - start) / kNumSteps;
   }
-  const auto time = [&](int i) -> const backend::OpTime& { return timed.time(static_cast<backend::OpId>(i)); };
-  std::sort(order.begin(), order.end(), [&](int a, int b) { return time(a).seconds > time(b).seconds; });
-  fmt::print("    {:<28} {:>9} {:>7} {:>7} {:>9}\n", "op", "ms/step", "share", "calls", "GFLOP/s");
-  for (const int i : order) {
-    if (time(i).seconds < 0.01 * total) break;
-    fmt::print("    {:<28} {:9.2f} {:6.1f}% {:7d} {:9.1f}\n", backend::kOpNames[i], 1e3 * time(i).seconds / repeats,
-               100 * time(i).seconds / total, time(i).num_calls / repeats, time(i).flops / time(i).seconds * 1e-9);
+
+  // Of the steps' time; what no op claims is everything else.
+  double percent(Group group) const {
+    std::array<double, static_cast<size_t>(Group::kCount)> seconds{};
+    double rest = seconds_;
+    for (int op = 0; op < static_cast<int>(backend::OpId::kCount); ++op) {
+      const Group its = group_of(static_cast<backend::OpId>(op));
+      seconds[static_cast<size_t>(its)] += op_seconds(op);
+      if (its != Group::kOther) rest -= op_seconds(op);
+    }
+    seconds[static_cast<size_t>(Group::kOther)] = rest;
+    return 100 * seconds[static_cast<size_t>(group)] / seconds_;
   }
-  fmt::print("    {:<28} {:9.2f}\n", "all ops", 1e3 * total / repeats);
+
+  // Time, share and rate of every op that took at least a hundredth of the step, longest first.
+  void print_ops() const {
+    fmt::print("    {:<28} {:>9} {:>7} {:>7} {:>9}\n", "op", "ms/step", "share", "calls", "GFLOP/s");
+    std::vector<int> order(static_cast<size_t>(backend::OpId::kCount));
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [&](int a, int b) { return op_seconds(a) > op_seconds(b); });
+    for (const int op : order) {
+      const backend::OpTime& time = timed_.time(static_cast<backend::OpId>(op));
+      if (op_seconds(op) < 0.01 * seconds_) break;
+      fmt::print("    {:<28} {:9.2f} {:6.1f}% {:7d} {:9.1f}\n", backend::kOpNames[op], 1e3 * op_seconds(op),
+                 100 * op_seconds(op) / seconds_, time.num_calls / kNumSteps, time.flops / time.seconds * 1e-9);
+    }
+  }
+
+ private:
+  static constexpr int kNumSteps = 3;
+  double op_seconds(int op) const { return timed_.time(static_cast<backend::OpId>(op)).seconds / kNumSteps; }
+
+  backend::TimedBackend timed_;
+  double seconds_ = 0;  // of a step
+};
+
+void print_groups(const Split& split) {
+  for (int group = 0; group < static_cast<int>(Group::kCount); ++group)
+    fmt::print("{}{} {:.1f} %", group == 0 ? "  " : ", ", kGroupNames[group], split.percent(static_cast<Group>(group)));
+  fmt::print("\n");
 }
 
-void print_json(const Case& c, const char* precision, const std::string& machine, const Result& result) {
+void print_json(const StepCase& c, const char* precision, const std::string& machine, const Result& result,
+                const Split& split) {
+  nlohmann::ordered_json percents;
+  for (int group = 0; group < static_cast<int>(Group::kCount); ++group)
+    percents[kGroupNames[group]] = split.percent(static_cast<Group>(group));
   fmt::print("{}\n", nlohmann::ordered_json{{"case", fmt::format("{}-{}", c.name, precision)},
                                             {"tokens_per_second", c.num_tokens / result.seconds},
                                             {"percent_of_peak",
@@ -177,11 +145,12 @@ void print_json(const Case& c, const char* precision, const std::string& machine
                                             {"step_ms", 1e3 * result.seconds},
                                             {"gflop_per_step", 1e-9 * result.flops},
                                             {"peak_gflop_per_second", 1e-9 * result.peak.flops_per_second},
+                                            {"split", percents},
                                             {"machine", machine}}
                          .dump());
 }
 
-void print_result(const Case& c, const char* precision, const Result& result) {
+void print_result(const StepCase& c, const char* precision, const Result& result) {
   fmt::print("{}, {}: {} tokens in documents of {}, {:.2f}M parameters\n", c.name, precision, c.num_tokens,
              c.document_tokens, 1e-6 * result.num_parameters);
   fmt::print("  {:.1f} ms a step   {:.0f} tokens/s   {:.2f} GFLOP a step\n", 1e3 * result.seconds,
@@ -191,9 +160,8 @@ void print_result(const Case& c, const char* precision, const Result& result) {
              format_bytes(result.peak_bytes), format_bytes(result.planned_bytes));
 }
 
-void run_case(const Case& c, layers::Precision precision, int repeats, bool json) {
+void run_case(const StepCase& c, layers::Precision precision, int repeats, bool json) {
   repeats = std::min(repeats, c.max_repeats);
-  const int num_timed_steps = std::min(3, c.max_repeats);
   const backend::Backend& backend = backend::cpu();
   const char* precision_name = precision == layers::Precision::kBf16 ? "bf16" : "fp32";
   backend::Stream* stream = backend.device.stream_create();
@@ -204,37 +172,38 @@ void run_case(const Case& c, layers::Precision precision, int repeats, bool json
     Bench bench(backend, c, precision);
     Result result = time_steps(bench, ctx, repeats);
     result.peak = peak;
+    const Split split(bench, backend, precision);
     if (json) {
-      print_json(c, precision_name, backend.device.info().name, result);
+      print_json(c, precision_name, backend.device.info().name, result, split);
     } else {
       print_result(c, precision_name, result);
-      backend::TimedBackend timed(backend);
-      layers::Ctx timed_ctx = make_ctx(timed.backend(), timed.stream(), precision);
-      for (int i = 0; i < num_timed_steps; ++i) bench.step(timed_ctx);
-      print_split(timed, num_timed_steps);
+      print_groups(split);
+      split.print_ops();
     }
   }
   backend.device.stream_destroy(stream);
 }
 
 }  // namespace
-}  // namespace temper
+}  // namespace temper::bench
 
 int main(int argc, char** argv) {
   CLI::App app("step: speed of whole training steps");
   bool json = false;
   std::string only, precision;
-  int repeats = 7;
+  int repeats = 7, threads = temper::num_threads();
   app.add_flag("--json", json, "one JSON object per case and line");
   app.add_option("--case", only, "run only this case: demo | activated-30m | long-4k | long-64k");
   app.add_option("--precision", precision, "run only this precision")->check(CLI::IsMember({"fp32", "bf16"}));
   app.add_option("--repeats", repeats, "timed steps per case")->check(CLI::PositiveNumber);
+  app.add_option("--threads", threads, "threads of the team")->check(CLI::Range(1, 1024));
   CLI11_PARSE(app, argc, argv);
+  temper::set_num_threads(threads);
   try {
-    for (const auto& c : temper::kCases) {
+    for (const auto& c : temper::bench::kCases) {
       if (!only.empty() && only != c.name) continue;
-      if (precision != "bf16") temper::run_case(c, temper::layers::Precision::kFp32, repeats, json);
-      if (precision != "fp32") temper::run_case(c, temper::layers::Precision::kBf16, repeats, json);
+      if (precision != "bf16") temper::bench::run_case(c, temper::layers::Precision::kFp32, repeats, json);
+      if (precision != "fp32") temper::bench::run_case(c, temper::layers::Precision::kBf16, repeats, json);
     }
     return 0;
   } catch (const temper::Error& error) {

@@ -85,9 +85,8 @@ void copy_to_host(Stream*, void* to, View from) {
 }
 
 Peak peak(DType act) {
-  const MachineLimits limits = measure_limits(0.1);
   const bool bf16 = act == DType::kBF16;
-  const double flops = bf16 ? limits.bf16_flops : limits.f32_flops;
+  const double flops = peak_flops(bf16);
   return {flops, fmt::format("{:.2f} TFLOP/s ({}, measured)", flops / 1e12, bf16 ? "bf16" : "f32")};
 }
 

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -108,6 +111,15 @@ double measure_memory(double seconds) {
 MachineLimits measure_limits(double seconds_each) {
   return {measure_flops(bf16_work(), seconds_each), measure_flops(f32_work(), seconds_each),
           measure_memory(seconds_each)};
+}
+
+double peak_flops(bool bf16) {
+  static std::mutex mutex;
+  static std::map<std::pair<bool, int>, double> known;
+  const std::lock_guard lock(mutex);
+  double& flops = known[{bf16, num_threads()}];
+  if (flops == 0) flops = measure_flops(bf16 ? bf16_work() : f32_work(), 0.1);
+  return flops;
 }
 
 }  // namespace temper::backend

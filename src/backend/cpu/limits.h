@@ -13,4 +13,8 @@ struct MachineLimits {
 // `seconds_each` each; the best of several trials counts, since a busy neighbour only ever slows a trial.
 MachineLimits measure_limits(double seconds_each = 0.2);
 
+// One figure of it: FLOP/s of products in bf16 or f32. Measured once for each size of the team (a tenth of a second),
+// so that a process that asks again gets the same answer at no cost.
+double peak_flops(bool bf16);
+
 }  // namespace temper::backend

@@ -75,11 +75,10 @@ void rope(Stream* stream, Out y_TNH, In x_TNH, In cos_sin_LP2, In position_T, do
   const float* cos_sin = floats(cos_sin_LP2);
   const int32_t* position = position_T.data<int32_t>();
   parallel_for(T, row_grain(N * H), [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) {
-      CHECK(position[t] >= 0 && position[t] < L, t, position[t], L);
-      row_kernels().rope(y.at(t * y_TNH.strides[0]), y_TNH.strides[1], x.at(t * x_TNH.strides[0]), x_TNH.strides[1],
-                         cos_sin + position[t] * P * 2, static_cast<float>(sign), N, H, P);
-    }
+    for (int64_t t = begin; t < end; ++t) CHECK(position[t] >= 0 && position[t] < L, t, position[t], L);
+    row_kernels().rope({y.at(begin * y_TNH.strides[0]), y_TNH.strides[0], y_TNH.strides[1]},
+                       {x.at(begin * x_TNH.strides[0]), x_TNH.strides[0], x_TNH.strides[1]}, cos_sin, position + begin,
+                       static_cast<float>(sign), end - begin, N, H, P);
   });
 }
 

@@ -17,6 +17,12 @@ struct Reals {
   Reals at(int64_t element) const { return {static_cast<char*>(data) + element * (is_bf16 ? 2 : 4), is_bf16}; }
 };
 
+// Rows of H channels for every token and head.
+struct Heads {
+  Reals first;
+  int64_t token_stride, head_stride;  // in elements
+};
+
 struct AdamwFactors {
   float grad_scale, beta1, beta2;
   float keep;                // 1 - lr * decay
@@ -34,9 +40,9 @@ struct RowKernels {
   // dw_part: null or D sums, overwritten.
   void (*rmsnorm_backward)(Reals dx, float* dw_part, Reals dy, Reals x, int64_t x_stride, const float* rstd,
                            const float* w, int64_t rows, int64_t D);
-  // One token: heads rows of H channels, x_stride and y_stride apart; cos_sin holds P pairs.
-  void (*rope)(Reals y, int64_t y_stride, Reals x, int64_t x_stride, const float* cos_sin, float sign, int64_t heads,
-               int64_t H, int64_t P);
+  // cos_sin holds P pairs for each position.
+  void (*rope)(Heads y, Heads x, const float* cos_sin, const int32_t* position, float sign, int64_t tokens,
+               int64_t heads, int64_t H, int64_t P);
   void (*swiglu_forward)(Reals a, Reals gu, const float* w, int64_t rows, int64_t F, float limit);
   // dw: null or one per row.
   void (*swiglu_backward)(Reals dgu, float* dw, Reals a, Reals da, Reals gu, const float* w, int64_t rows, int64_t F,

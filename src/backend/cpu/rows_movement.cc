@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <limits>
 
 #include "backend/cpu/rows.h"
 #include "backend/registry.h"
@@ -115,8 +116,20 @@ void add(Stream* stream, InOut y, In x, double alpha) {
 const int32_t* checked_indices(const View& index, int64_t least, int64_t end) {
   const int32_t* at = index.data<int32_t>();
   CHECK(index.contiguous(), index.to_string());
-  for (int64_t i = 0; i < index.size(); ++i) CHECK(at[i] >= least && at[i] < end, i, at[i], end);
+  int32_t lowest = std::numeric_limits<int32_t>::max(), highest = std::numeric_limits<int32_t>::min();
+  for (int64_t i = 0; i < index.size(); ++i) lowest = std::min(lowest, at[i]), highest = std::max(highest, at[i]);
+  CHECK(index.size() == 0 || (lowest >= least && highest < end), lowest, least, highest, end);
   return at;
+}
+
+// Rows of one f32 or i32: the experts' weights of tokens.
+void gather_numbers(const View& y_R1, const View& x_T1, const int32_t* index, int64_t R) {
+  auto* to = static_cast<uint32_t*>(y_R1.raw());
+  const auto* from = static_cast<const uint32_t*>(x_T1.raw());
+  const int64_t stride = x_T1.strides[0];
+  parallel_for(R, row_grain(1), [&](int64_t begin, int64_t end, int) {
+    for (int64_t r = begin; r < end; ++r) to[r] = index[r] < 0 ? 0 : from[index[r] * stride];
+  });
 }
 
 void gather_rows(Stream*, Out y_RD, In x_TD, In index_R) {
@@ -125,6 +138,7 @@ void gather_rows(Stream*, Out y_RD, In x_TD, In index_R) {
   CHECK(y_RD.contiguous() && (x_TD.strides[1] == 1 || D <= 1), y_RD.to_string());
   const int32_t* index = checked_indices(index_R, -1, x_TD.dim(0));
   const auto row_bytes = static_cast<size_t>(D * dtype_bytes(y_RD.dtype));
+  if (row_bytes == 4) return gather_numbers(y_RD, x_TD, index, R);
   parallel_for(R, row_grain(D), [&](int64_t begin, int64_t end, int) {
     for (int64_t r = begin; r < end; ++r) {
       char* to = element(y_RD, r * D);
@@ -149,22 +163,20 @@ void scatter_rows(Stream*, InOut y_TD, In x_RD, In index_R) {
   }
 }
 
-// y rows named by index += rows_per_index rows of x each. Threads share out the columns: every element is summed by one
-// thread in ascending order of rows.
+// y rows named by index += rows_per_index rows of x each. Threads share out the rows of y: every row is summed by one
+// thread in ascending order of rows of x.
 void scatter_add(const View& y, const View& x, const int32_t* index, int64_t num_indices, int64_t rows_per_index) {
-  const int64_t D = y.dim(1);
+  const int64_t D = y.dim(1), num_owners = num_threads();
   const Reals to = reals(y), from = reals(x);
-  constexpr int64_t kColumns = 32;  // at least: two cache lines of f32
-  const int64_t num_slices = (D + kColumns - 1) / kColumns;
-  parallel_for(num_slices, row_grain(num_indices * rows_per_index * kColumns), [&](int64_t begin, int64_t end, int) {
-    const int64_t column = begin * kColumns, count = std::min(D, end * kColumns) - column;
-    for (int64_t i = 0; i < num_indices; ++i) {
-      if (index[i] < 0) continue;
-      for (int64_t r = i * rows_per_index; r < (i + 1) * rows_per_index; ++r) {
-        row_kernels().add(to.at(index[i] * D + column), from.at(r * D + column), 1, count);
-      }
-    }
-  });
+  parallel_for(num_owners, row_grain(num_indices * rows_per_index * D / num_owners),
+               [&](int64_t begin, int64_t end, int) {
+                 for (int64_t i = 0; i < num_indices; ++i) {
+                   if (index[i] < 0 || index[i] % num_owners < begin || index[i] % num_owners >= end) continue;
+                   for (int64_t r = i * rows_per_index; r < (i + 1) * rows_per_index; ++r) {
+                     row_kernels().add(to.at(index[i] * D), from.at(r * D), 1, D);
+                   }
+                 }
+               });
 }
 
 void scatter_add_rows(Stream* stream, InOut y_TD, In x_RD, In index_R) {

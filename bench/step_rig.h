@@ -61,9 +61,9 @@ class Bench {
   void step(layers::Ctx& ctx) {
     model_.zero_gradients(ctx);
     model_.forward(ctx, batch_);
-    model_.logprobs(ctx);
     std::vector<double> dlogp_T(batch_.tokens.size());
     for (size_t t = 0; t < dlogp_T.size(); ++t) dlogp_T[t] = -batch_.weights[t] / num_targets();
+    model_.logprobs(ctx, dlogp_T);
     model_.backward(ctx, {dlogp_T, {}});
     const optim::GradientNorms norms = norms_->measure(ctx);
     adamw_.step(ctx, model_.parameters(), 1e-4, optim::clip_factor(norms.global, 1.0), updates_.get());

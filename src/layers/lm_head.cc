@@ -54,15 +54,15 @@ void LmHead::declare_scratch(Book& book, bool train) {
   declare(dy_CD_, "dy", dtypes_.acc, {chunk_, D_});
 }
 
-View LmHead::chunk_logits(Ctx& ctx, View y_TD, View rows_C) const {
-  const View y_CD = y_CD_.first(rows_C.dim(0)), logits_CV = logits_CV_.first(rows_C.dim(0));
-  ctx.ops.gather_rows(ctx.stream, y_CD, y_TD, rows_C);
+View LmHead::chunk_logits(Ctx& ctx, View y_TD, const Saved& saved, int64_t begin, int64_t end) const {
+  const View y_CD = y_CD_.first(end - begin), logits_CV = logits_CV_.first(end - begin);
+  ctx.ops.gather_rows(ctx.stream, y_CD, y_TD, saved.rows_R.rows(begin, end));
   head_.forward(ctx, logits_CV, y_CD);
   return logits_CV;
 }
 
 void LmHead::logprobs(Ctx& ctx, View y_TD, std::span<const int32_t> targets, Saved& saved, std::vector<double>& logp_T,
-                      std::vector<int32_t>& best_T) const {
+                      std::vector<int32_t>& best_T, const Known& known) const {
   saved.rows.clear();
   std::vector<int32_t> chosen;
   for (size_t t = 0; t < targets.size(); ++t) {
@@ -73,14 +73,17 @@ void LmHead::logprobs(Ctx& ctx, View y_TD, std::span<const int32_t> targets, Sav
   const auto R = static_cast<int64_t>(saved.rows.size());
   logp_T.assign(targets.size(), 0);
   best_T.assign(targets.size(), -1);
+  saved.backward_is_done = !known.dlogp_T.empty();
+  if (saved.backward_is_done) begin_backward(ctx, known.dy_TD, known.dlogp_T, saved);
   if (R == 0) return;
   ctx.device.copy_to_device(ctx.stream, saved.rows_R.first(R), saved.rows.data());
   ctx.device.copy_to_device(ctx.stream, saved.target_R.first(R), chosen.data());
   for (int64_t begin = 0; begin < R; begin += chunk_) {
     const int64_t end = std::min(R, begin + chunk_);
-    const View logits_CV = chunk_logits(ctx, y_TD, saved.rows_R.rows(begin, end));
+    const View logits_CV = chunk_logits(ctx, y_TD, saved, begin, end);
     ctx.ops.logprob_forward(ctx.stream, saved.logp_R.rows(begin, end), saved.lse_R.rows(begin, end),
                             saved.best_R.rows(begin, end), logits_CV, saved.target_R.rows(begin, end));
+    if (saved.backward_is_done) backward_chunk(ctx, known.dy_TD, logits_CV, saved, begin, end);
   }
   const auto logp = download(ctx, saved.logp_R.first(R));
   std::vector<int32_t> best(R);
@@ -91,22 +94,33 @@ void LmHead::logprobs(Ctx& ctx, View y_TD, std::span<const int32_t> targets, Sav
   }
 }
 
-void LmHead::backward(Ctx& ctx, View dy_TD, View y_TD, std::span<const double> dlogp_T, const Saved& saved) const {
+void LmHead::begin_backward(Ctx& ctx, View dy_TD, std::span<const double> dlogp_T, const Saved& saved) const {
+  ctx.ops.fill(ctx.stream, dy_TD, 0);
   const auto R = static_cast<int64_t>(saved.rows.size());
   if (R == 0) return;
   std::vector<double> g(R);
   for (int64_t r = 0; r < R; ++r) g[r] = dlogp_T[saved.rows[r]];
   upload(ctx, saved.g_R.first(R), g);
+}
+
+void LmHead::backward_chunk(Ctx& ctx, View dy_TD, View logits_CV, const Saved& saved, int64_t begin,
+                            int64_t end) const {
+  const View y_CD = y_CD_.first(end - begin), dlogits_CV = dlogits_CV_.first(end - begin);
+  const View dy_CD = dy_CD_.first(end - begin);
+  ctx.ops.logprob_backward(ctx.stream, dlogits_CV, logits_CV, saved.lse_R.rows(begin, end),
+                           saved.target_R.rows(begin, end), saved.g_R.rows(begin, end));
+  head_.backward_weight(ctx, dlogits_CV, y_CD);
+  head_.backward_input(ctx, dy_CD, dlogits_CV, 0);
+  ctx.ops.scatter_add_rows(ctx.stream, dy_TD, dy_CD, saved.rows_R.rows(begin, end));
+}
+
+void LmHead::backward(Ctx& ctx, View dy_TD, View y_TD, std::span<const double> dlogp_T, const Saved& saved) const {
+  if (saved.backward_is_done) return;
+  begin_backward(ctx, dy_TD, dlogp_T, saved);
+  const auto R = static_cast<int64_t>(saved.rows.size());
   for (int64_t begin = 0; begin < R; begin += chunk_) {
     const int64_t end = std::min(R, begin + chunk_);
-    const View logits_CV = chunk_logits(ctx, y_TD, saved.rows_R.rows(begin, end));
-    const View y_CD = y_CD_.first(end - begin), dlogits_CV = dlogits_CV_.first(end - begin);
-    const View dy_CD = dy_CD_.first(end - begin);
-    ctx.ops.logprob_backward(ctx.stream, dlogits_CV, logits_CV, saved.lse_R.rows(begin, end),
-                             saved.target_R.rows(begin, end), saved.g_R.rows(begin, end));
-    head_.backward_weight(ctx, dlogits_CV, y_CD);
-    head_.backward_input(ctx, dy_CD, dlogits_CV, 0);
-    ctx.ops.scatter_add_rows(ctx.stream, dy_TD, dy_CD, saved.rows_R.rows(begin, end));
+    backward_chunk(ctx, dy_TD, chunk_logits(ctx, y_TD, saved, begin, end), saved, begin, end);
   }
 }
 

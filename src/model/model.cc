@@ -145,6 +145,7 @@ void Model::declare(Book& book) {
   if (options_.train) {
     book.declare(&m.dx_TMD, TensorKind::kScratch, "dstreams", m.dtypes.acc, {T, M, D});
     book.declare(&m.dv_TD, TensorKind::kScratch, "head:dv", m.dtypes.acc, {T, D});
+    if (m.mtp) book.declare(&m.mtp_dv_TD, TensorKind::kScratch, "mtp.0:head:dv", m.dtypes.acc, {T, D});
   }
   const ScratchScope scope(book);
   for (auto& block : m.blocks) block->declare_scratch(book, T, options_.num_threads, options_.train);

@@ -111,10 +111,12 @@ class Model {
   // indexer's entries; weights are still computed from the current router. Throws kInvalidArgument where their number
   // or a value does not fit.
   void forward(layers::Ctx& ctx, const layers::MicroBatch& batch, const Choices* given = nullptr);
-  // After forward: results at positions with targets >= 0, by chunks.
-  TokenResults logprobs(layers::Ctx& ctx);
+  // After forward: results at positions with targets >= 0, by chunks. dlogp_T: dLoss/dlogp where it is known before the
+  // log-probabilities are; a chunk's gradients are then computed while its logits exist, and backward, which must be
+  // given the same values, need not compute those again.
+  TokenResults logprobs(layers::Ctx& ctx, std::span<const double> dlogp_T = {});
   // The same of the prediction block, by row of mtp_batch(), whose targets and weights are those of this micro-batch.
-  TokenResults mtp_logprobs(layers::Ctx& ctx);
+  TokenResults mtp_logprobs(layers::Ctx& ctx, std::span<const double> dlogp_R = {});
   const layers::MicroBatch& mtp_batch() const;
   // After logprobs (and mtp_logprobs). Accumulates into every trainable parameter's grad.
   void backward(layers::Ctx& ctx, const LossGradients& gradients);

@@ -42,7 +42,8 @@ struct Model::Impl {
   layers::HyperConnection::Saved head_saved;
   layers::LmHead::Saved lm_saved, mtp_lm_saved;
   View v_TD, v_rstd_T, y_TD;  // after the collapse, and normed: act, acc, act
-  View dx_TMD, dv_TD;         // acc
+  View dx_TMD;                // acc
+  View dv_TD, mtp_dv_TD;      // acc: gradients of y, then of v; from logprobs to backward
 
   const layers::RotaryTable& rotary(const Config& config, int64_t layer) const {
     return config.compress_rate(layer) > 0 ? compress_rotary : main_rotary;
@@ -57,6 +58,11 @@ struct Model::Impl {
   // Uploads the given choices of a layer and says how it chooses. num_rows: of its micro-batch.
   Block::Choosing choosing(layers::Ctx& ctx, const Config& config, const Choices::Layer& given, int64_t layer);
   void check_given(const Config& config, const Choices* given) const;
+  // dLoss/dlogp of the head's next use, as far as something behind the head is trained.
+  layers::LmHead::Known known(const View& dv, int64_t num_rows, std::span<const double> dlogp) const {
+    const bool is_used = !dlogp.empty() && lowest_trained <= static_cast<int64_t>(blocks.size());
+    return is_used ? layers::LmHead::Known{dlogp, dv.first(num_rows)} : layers::LmHead::Known{};
+  }
   // Fills dx_TMD with the gradient of the streams after the last main layer.
   void backward_heads(layers::Ctx& ctx, int64_t num_layers, const LossGradients& gradients);
   static bool routes_by_score(const Config& config, int64_t layer) {

@@ -52,14 +52,16 @@ void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* gi
   m.collapse(ctx, m.streams(L));
 }
 
-TokenResults Model::logprobs(Ctx& ctx) {
+TokenResults Model::logprobs(Ctx& ctx, std::span<const double> dlogp_T) {
   Impl& m = *impl_;
+  const int64_t T = m.layout.num_tokens();
   TokenResults results;
-  m.lm_head.logprobs(ctx, m.y_TD.first(m.layout.num_tokens()), m.targets, m.lm_saved, results.logp_T, results.best_T);
+  m.lm_head.logprobs(ctx, m.y_TD.first(T), m.targets, m.lm_saved, results.logp_T, results.best_T,
+                     m.known(m.dv_TD, T, dlogp_T));
   return results;
 }
 
-TokenResults Model::mtp_logprobs(Ctx& ctx) {
+TokenResults Model::mtp_logprobs(Ctx& ctx, std::span<const double> dlogp_R) {
   Impl& m = *impl_;
   CHECK(m.mtp != nullptr);
   TokenResults results;
@@ -71,7 +73,8 @@ TokenResults Model::mtp_logprobs(Ctx& ctx) {
                    config_.sliding_window, m.main_rotary);
     m.add_statistics(ctx, config_, L, R);
   }
-  m.lm_head.logprobs(ctx, m.mtp->y_RD(), m.mtp->batch().targets, m.mtp_lm_saved, results.logp_T, results.best_T);
+  m.lm_head.logprobs(ctx, m.mtp->y_RD(), m.mtp->batch().targets, m.mtp_lm_saved, results.logp_T, results.best_T,
+                     m.known(m.mtp_dv_TD, R, dlogp_R));
   return results;
 }
 
@@ -94,13 +97,11 @@ void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradien
   const View streams_grad = dx_TMD.first(T), dy_TD = dv_TD.first(T);
   ctx.ops.fill(ctx.stream, streams_grad, 0);
   if (mtp && !gradients.mtp_dlogp_R.empty()) {
-    const View dy_RD = dv_TD.first(mtp->num_rows());
-    ctx.ops.fill(ctx.stream, dy_RD, 0);
+    const View dy_RD = mtp_dv_TD.first(mtp->num_rows());
     lm_head.backward(ctx, dy_RD, mtp->y_RD(), gradients.mtp_dlogp_R, mtp_lm_saved);
     const LayerScope scope(ctx, num_layers);
     mtp->backward(ctx, streams_grad, embedding.grad, dy_RD, balance_of(num_layers, gradients.balance), main_rotary);
   }
-  ctx.ops.fill(ctx.stream, dy_TD, 0);
   lm_head.backward(ctx, dy_TD, y_TD.first(T), gradients.dlogp_T, lm_saved);
   norm.backward(ctx, dy_TD, dy_TD, v_TD.first(T), v_rstd_T.first(T));
   head_hyper.backward_pre(ctx, streams_grad, dy_TD, streams(num_layers), head_saved.first(T));

@@ -27,6 +27,9 @@ class Objective {
   // This micro-batch's share of Z.
   virtual double count(const layers::MicroBatch& batch) const = 0;
 
+  // Where g_t does not depend on the log-probabilities: writes it and returns true. Else returns false.
+  virtual bool constant_weights(const layers::MicroBatch& batch, double z, std::span<double> dlogp_T) const = 0;
+
   // Writes g_t = dL/dlogp_t (0 where there is no target) and returns the batch's sums.
   //   logp_T  log p(target); best_T  most likely token; dlogp_T  all with one value per position of the batch.
   virtual Sums token_weights(const layers::MicroBatch& batch, std::span<const double> logp_T,

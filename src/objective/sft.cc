@@ -1,6 +1,8 @@
 #include "objective/sft.h"
 
 #include <cmath>
+#include <numeric>
+#include <vector>
 
 #include "base/check.h"
 
@@ -18,15 +20,26 @@ double Sft::document_scale(const layers::MicroBatch& batch, int64_t begin, int64
   return num_targets > 0 ? 1.0 / static_cast<double>(num_targets) : 0;
 }
 
-double Sft::count(const layers::MicroBatch& batch) const {
-  double z = 0;
+void Sft::loss_weights(const layers::MicroBatch& batch, std::span<double> w_T) const {
   for (size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s) {
     const int64_t begin = batch.cu_seqlens[s], end = batch.cu_seqlens[s + 1];
     const double scale = document_scale(batch, begin, end);
-    for (int64_t t = begin; t < end; ++t)
-      if (is_target(batch, t)) z += scale * batch.weights[t];
+    for (int64_t t = begin; t < end; ++t) w_T[t] = is_target(batch, t) ? scale * batch.weights[t] : 0;
   }
-  return z;
+}
+
+double Sft::count(const layers::MicroBatch& batch) const {
+  std::vector<double> w_T(batch.tokens.size());
+  loss_weights(batch, w_T);
+  return std::accumulate(w_T.begin(), w_T.end(), 0.0);
+}
+
+bool Sft::constant_weights(const layers::MicroBatch& batch, double z, std::span<double> dlogp_T) const {
+  CHECK(dlogp_T.size() == batch.tokens.size() && z > 0, dlogp_T.size(), batch.tokens.size(), z);
+  if (options_.dft) return false;
+  loss_weights(batch, dlogp_T);
+  for (double& value : dlogp_T) value = -value / z;
+  return true;
 }
 
 Sums Sft::token_weights(const layers::MicroBatch& batch, std::span<const double> logp_T,
@@ -35,19 +48,15 @@ Sums Sft::token_weights(const layers::MicroBatch& batch, std::span<const double>
   CHECK(logp_T.size() == num_tokens && best_T.size() == num_tokens && dlogp_T.size() == num_tokens, num_tokens);
   CHECK(z > 0, z);
   Sums sums;
-  for (size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s) {
-    const int64_t begin = batch.cu_seqlens[s], end = batch.cu_seqlens[s + 1];
-    const double scale = document_scale(batch, begin, end);
-    for (int64_t t = begin; t < end; ++t) {
-      dlogp_T[t] = 0;
-      if (!is_target(batch, t)) continue;
-      double weight = scale * batch.weights[t];
-      if (options_.dft) weight *= std::exp(logp_T[t]);
-      dlogp_T[t] = -weight / z;
-      sums.loss -= weight * logp_T[t];
-      sums.num_targets += 1;
-      sums.num_correct += best_T[t] == batch.targets[t];
-    }
+  loss_weights(batch, dlogp_T);
+  for (size_t t = 0; t < num_tokens; ++t) {
+    double weight = dlogp_T[t];
+    if (options_.dft) weight *= std::exp(logp_T[t]);
+    dlogp_T[t] = -weight / z;
+    if (!is_target(batch, static_cast<int64_t>(t))) continue;
+    sums.loss -= weight * logp_T[t];
+    sums.num_targets += 1;
+    sums.num_correct += best_T[t] == batch.targets[t];
   }
   return sums;
 }

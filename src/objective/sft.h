@@ -14,10 +14,14 @@ class Sft : public Objective {
  public:
   explicit Sft(ObjectiveOptions options) : options_(options) {}
   double count(const layers::MicroBatch& batch) const override;
+  // True without dft.
+  bool constant_weights(const layers::MicroBatch& batch, double z, std::span<double> dlogp_T) const override;
   Sums token_weights(const layers::MicroBatch& batch, std::span<const double> logp_T, std::span<const int32_t> best_T,
                      double z, std::span<double> dlogp_T) const override;
 
  private:
+  // w_t of every position.
+  void loss_weights(const layers::MicroBatch& batch, std::span<double> w_T) const;
   // What a target of the document [begin, end) is multiplied with: 1, or 1 / number of targets.
   double document_scale(const layers::MicroBatch& batch, int64_t begin, int64_t end) const;
 

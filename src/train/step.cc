@@ -116,8 +116,10 @@ void Step::forward(const layers::MicroBatch& batch) {
 }
 
 void Step::loss(const layers::MicroBatch& batch) {
-  const model::TokenResults results = parts_.model.logprobs(parts_.ctx);
   dlogp_T_.resize(batch.tokens.size());
+  const bool known = parts_.objective.constant_weights(batch, z_, dlogp_T_);
+  const model::TokenResults results =
+      parts_.model.logprobs(parts_.ctx, known ? std::span<const double>(dlogp_T_) : std::span<const double>());
   const auto sums = parts_.objective.token_weights(batch, results.logp_T, results.best_T, z_, dlogp_T_);
   sums_.loss += sums.loss;
   loss_is_finite_ = std::isfinite(sums.loss);
@@ -131,9 +133,12 @@ void Step::loss(const layers::MicroBatch& batch) {
 
 // The prediction block's loss: that of the objective on its own rows, with the Z of the main loss (post-training 1.6).
 void Step::mtp_loss() {
-  const model::TokenResults results = parts_.model.mtp_logprobs(parts_.ctx);
   const layers::MicroBatch& rows = parts_.model.mtp_batch();
   mtp_dlogp_R_.resize(rows.tokens.size());
+  const bool known = parts_.objective.constant_weights(rows, z_, mtp_dlogp_R_);
+  for (double& dlogp : mtp_dlogp_R_) dlogp *= parts_.auxiliary.mtp;
+  const model::TokenResults results =
+      parts_.model.mtp_logprobs(parts_.ctx, known ? std::span<const double>(mtp_dlogp_R_) : std::span<const double>());
   if (rows.tokens.empty()) return;
   mtp_sum_ += parts_.objective.token_weights(rows, results.logp_T, results.best_T, z_, mtp_dlogp_R_).loss;
   for (double& dlogp : mtp_dlogp_R_) dlogp *= parts_.auxiliary.mtp;

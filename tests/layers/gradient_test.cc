@@ -264,6 +264,41 @@ TEST(LayerGradient, LmHeadByChunks) {
   EXPECT_EQ(best[3], -1);
 }
 
+TEST(LayerGradient, LmHeadWithKnownWeightsIsTheSame) {
+  LayerRig rig;
+  constexpr int64_t kV = 11, kD = 6;
+  LmHead head(kV, kD, 7, LayerRig::kDtypes);
+  ParameterList list;
+  View y_TD, dy_TD, known_dy_TD;
+  head.collect(list);
+  rig.declare_parameters(list);
+  LmHead::Saved saved;
+  head.declare_saved(rig.book, saved, "head", kT);
+  head.declare_scratch(rig.book, true);
+  for (View* view : {&y_TD, &dy_TD, &known_dy_TD}) rig.declare(*view, {kT, kD});
+  rig.grant(list);
+  Ctx ctx = rig.ctx();
+  rig.randomize(y_TD, 1), rig.randomize(dy_TD, 1), rig.randomize(known_dy_TD, 1);  // what was there is overwritten
+  std::vector<int32_t> targets(kT), best;
+  std::vector<double> g(kT), logp, known_logp;
+  for (int64_t t = 0; t < kT; ++t) {
+    targets[t] = t % 4 == 3 ? -1 : batch().tokens[t];
+    g[t] = targets[t] < 0 ? 0 : 0.1 + 0.01 * t;
+  }
+  const auto values = [](const View& view) {
+    return std::vector<double>(view.data<double>(), view.data<double>() + view.size());
+  };
+  head.logprobs(ctx, y_TD, targets, saved, logp, best);
+  head.backward(ctx, dy_TD, y_TD, g, saved);
+  const auto gradient = values(list[0]->grad);
+  ctx.ops.fill(ctx.stream, list[0]->grad, 0);
+  head.logprobs(ctx, y_TD, targets, saved, known_logp, best, {g, known_dy_TD});
+  head.backward(ctx, known_dy_TD, y_TD, g, saved);  // adds nothing
+  EXPECT_EQ(known_logp, logp);
+  EXPECT_EQ(values(known_dy_TD), values(dy_TD));
+  EXPECT_EQ(values(list[0]->grad), gradient);
+}
+
 TEST(LayerGradient, RmsNorm) {
   LayerRig rig;
   RmsNorm norm{fine_parameter("w", {8}, LayerRig::kDtypes, Init::kOnes), 1e-6};

@@ -66,6 +66,19 @@ TEST(SftTest, WeightsAreTheDerivativeOfTheLoss) {
   }
 }
 
+TEST(SftTest, ConstantWeightsAreThoseOfTheTokens) {
+  for (Reduction reduction : {Reduction::kToken, Reduction::kSample}) {
+    const Sft sft({.reduction = reduction});
+    const auto batch = two_documents();
+    std::vector<double> g(6), constant(6, 77.0);
+    sft.token_weights(batch, kLogp, kBest, 3.5, g);
+    EXPECT_TRUE(sft.constant_weights(batch, 3.5, constant));
+    EXPECT_EQ(constant, g);
+  }
+  std::vector<double> untouched(6, 77.0);
+  EXPECT_FALSE(Sft({.dft = true}).constant_weights(two_documents(), 3.5, untouched));
+}
+
 TEST(SftTest, DftWeighsByProbability) {
   const Sft sft({.dft = true});
   const auto batch = two_documents();

@@ -16,10 +16,9 @@ bool has_kernel(const View& q_TNH) {
   return (q_TNH.dtype == DType::kF32 || q_TNH.dtype == DType::kBF16) && q_TNH.contiguous();
 }
 
-// The same number of query-key pairs for every part.
-std::vector<int64_t> partition_pairs(const AttentionRanges& ranges, int num_parts) {
-  return partition_queries(ranges.num_queries, num_parts, [&](int64_t t) { return ranges.num_pairs(t); });
-}
+// Rows of a tile, unless one query has more heads: their sums stay in the second cache.
+int64_t forward_rows(int64_t head_dim) { return std::max<int64_t>(256, (1 << 16) / head_dim); }
+constexpr int64_t kBackwardRows = 256;
 
 void attention_forward(Stream* stream, Out o_TNH, Out lse_TN, In q_TNH, In c_JH, In k_CH, In sink_N, KeyRanges ranges,
                        double scale) {
@@ -28,6 +27,7 @@ void attention_forward(Stream* stream, Out o_TNH, Out lse_TN, In q_TNH, In c_JH,
   const int64_t num_queries = q_TNH.dim(0), num_heads = q_TNH.dim(1);
   CHECK(c_JH.dtype == q_TNH.dtype && o_TNH.dtype == q_TNH.dtype, c_JH.to_string(), o_TNH.to_string());
   const AttentionForward operands{.ranges = AttentionRanges(ranges, num_queries),
+                                  .shape = TileShape(num_queries, num_heads, forward_rows(q_TNH.dim(2))),
                                   .q = q_TNH.raw(),
                                   .c = c_JH.raw(),
                                   .k = k_CH.defined() ? k_CH.raw() : nullptr,
@@ -51,7 +51,7 @@ void attention_forward(Stream* stream, Out o_TNH, Out lse_TN, In q_TNH, In c_JH,
     });
     return;
   }
-  const auto bounds = partition_pairs(operands.ranges, num_threads());
+  const auto bounds = partition_tiles(operands.ranges, operands.shape, num_threads());
   parallel_for(num_threads(), 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t part = begin; part < end; ++part) kernel(bounds[part], bounds[part + 1], 0, num_heads, operands);
   });
@@ -100,6 +100,7 @@ void attention_backward(Stream* stream, Out dq_TNH, Out dc_JH, Out dk_CH, InOut 
   CHECK(do_TNH.dtype == q_TNH.dtype && dq_TNH.dtype == q_TNH.dtype, do_TNH.to_string(), dq_TNH.to_string());
   CHECK(workspace.size() >= num_threads() * num_rows * head_dim, workspace.to_string(), num_rows);
   const AttentionBackward operands{.ranges = AttentionRanges(ranges, num_queries),
+                                   .shape = TileShape(num_queries, num_heads, kBackwardRows),
                                    .q = q_TNH.raw(),
                                    .c = c_JH.raw(),
                                    .k = k_CH.defined() ? k_CH.raw() : nullptr,
@@ -115,7 +116,7 @@ void attention_backward(Stream* stream, Out dq_TNH, Out dc_JH, Out dk_CH, InOut 
   const auto kernel = q_TNH.dtype == DType::kF32 ? TEMPER_BEST_ISA(attention_backward_queries<float>)
                                                  : TEMPER_BEST_ISA(attention_backward_queries<bf16>);
   const int num_parts = num_threads();
-  const auto bounds = partition_pairs(operands.ranges, num_parts);
+  const auto bounds = partition_tiles(operands.ranges, operands.shape, num_parts);
   float* dsinks = call_floats(num_parts * num_heads);
   std::fill_n(dsinks, num_parts * num_heads, 0.0f);
   std::vector<AttentionSlice> slices(num_parts);

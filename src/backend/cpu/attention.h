@@ -10,6 +10,7 @@ namespace temper::backend {
 // q, o, do, dq [T, N, H], c [J, H] and k [C, H] are all f32 or all bf16; k is null without entries.
 struct AttentionForward {
   AttentionRanges ranges;
+  TileShape shape;
   const void *q, *c, *k;
   const float* sink;
   void* o;
@@ -20,6 +21,7 @@ struct AttentionForward {
 
 struct AttentionBackward {
   AttentionRanges ranges;
+  TileShape shape;
   const void *q, *c, *k, *o, *dout;
   const float *sink, *lse;
   void* dq;

@@ -6,7 +6,9 @@ namespace temper::backend {
 namespace {
 
 // Keys that a union of ranges may hold beyond the longest of them.
-constexpr int64_t kSlackKeys = 16;
+constexpr int64_t kSlackKeys = 64;
+// A key of a tile costs as much as so many of its rows: it is packed.
+constexpr int64_t kPackingRows = 20;
 
 const int32_t* indices(const View& view) { return view.defined() ? view.data<int32_t>() : nullptr; }
 
@@ -39,26 +41,53 @@ bool AttentionRanges::sparse(int64_t t) const {
   return count > max_selected || (count > 0 && selected[t * max_selected + count - 1] != count - 1);
 }
 
-int64_t AttentionRanges::num_pairs(int64_t t) const {
-  const int64_t entries = selected == nullptr ? num_entries(t) : std::min(num_entries(t), max_selected);
-  return key_end[t] - key_begin[t] + entries;
+TileShape::TileShape(int64_t num_queries, int64_t num_heads, int64_t max_rows)
+    : num_heads(num_heads),
+      max_queries(std::clamp<int64_t>(max_rows / num_heads, 1, kMaxTileQueries)),
+      chunk(std::clamp<int64_t>(num_queries / 16, 1, kMaxTileQueries)) {
+  max_queries = std::min(max_queries, chunk);
 }
 
-AttentionTile next_tile(const AttentionRanges& ranges, int64_t t, int64_t end, int64_t max_queries) {
+bool TileShape::gathers(const AttentionRanges& ranges, int64_t t) const {
+  if (!ranges.sparse(t)) return false;
+  return ranges.num_entries(t) * (max_queries * num_heads + kPackingRows) >
+         ranges.max_selected * max_queries * (num_heads + kPackingRows);
+}
+
+int64_t TileShape::cost(const AttentionRanges& ranges, int64_t t) const {
+  const int64_t keys = ranges.key_end[t] - ranges.key_begin[t];
+  if (!gathers(ranges, t)) return keys + ranges.num_entries(t);
+  return keys + ranges.max_selected * (num_heads + kPackingRows) / num_heads;
+}
+
+AttentionTile next_tile(const AttentionRanges& ranges, const TileShape& shape, int64_t t, int64_t end) {
   Union keys, entries;
-  const bool sparse = ranges.sparse(t);
+  const bool gathers = shape.gathers(ranges, t);
+  const int64_t limit = std::min({end, t + shape.max_queries, (t / shape.chunk + 1) * shape.chunk});
   int64_t next = t;
-  for (; next < end && next - t < (sparse ? 1 : max_queries); ++next) {
-    if (next > t && ranges.sparse(next)) break;
+  for (; next < limit; ++next) {
+    if (shape.gathers(ranges, next) != gathers) break;
     const Union more_keys = keys.with(ranges.key_begin[next], ranges.key_end[next]);
     Union more_entries = entries;
-    if (const int64_t count = ranges.num_entries(next); count > 0 && !sparse)
+    if (const int64_t count = ranges.num_entries(next); count > 0 && !gathers)
       more_entries = entries.with(ranges.entry_begin[next], ranges.entry_begin[next] + count);
     if (!more_keys.compact() || !more_entries.compact()) break;
     keys = more_keys;
     entries = more_entries;
   }
-  return {t, next, keys.begin, keys.end, entries.begin, entries.end, sparse};
+  return {t, next, keys.begin, keys.end, entries.begin, entries.end, gathers};
+}
+
+std::vector<int64_t> partition_tiles(const AttentionRanges& ranges, const TileShape& shape, int num_parts) {
+  std::vector<int64_t> costs;
+  for (int64_t t = 0; t < ranges.num_queries; ++t) {
+    if (t % shape.chunk == 0) costs.push_back(0);
+    costs.back() += shape.cost(ranges, t);
+  }
+  const auto num_chunks = static_cast<int64_t>(costs.size());
+  auto bounds = partition_queries(num_chunks, num_parts, [&](int64_t i) { return costs[i]; });
+  for (int64_t& bound : bounds) bound = std::min(bound * shape.chunk, ranges.num_queries);
+  return bounds;
 }
 
 }  // namespace temper::backend

@@ -3,7 +3,7 @@
 BUILD ?= build
 CMAKE_FLAGS ?=
 
-.PHONY: all demo test bench fuzz lint clean
+.PHONY: all demo test test-avx2 bench count fuzz lint clean
 
 # The release binary, build/temper.
 all:
@@ -25,10 +25,24 @@ test:
 	@cmake --build $(BUILD)
 	@ctest --test-dir $(BUILD) --output-on-failure -j $$(nproc)
 
+# Runs what computes once more on the paths of machines without AVX-512, after `make test`. Resumes and guarded runs are
+# about files and decisions.
+test-avx2:
+	@echo "AVX2 only:"
+	@TEMPER_ISA=avx2 ctest --test-dir $(BUILD) --output-on-failure -j $$(nproc) \
+	  -L '^(backend|layers|model|objective|optim|rollout|train)$$' -E '^(ResumeTest|GuardedRunTest)'
+
 bench:
 	@tools/setup_apt.sh build
 	@cmake -S . -B $(BUILD) -G Ninja -DTEMPER_BENCH=ON $(CMAKE_FLAGS)
 	@cmake --build $(BUILD)
+
+# Instructions and bytes of a tiny step against the committed figures (bench/count).
+count:
+	@tools/setup_apt.sh count
+	@cmake -S . -B $(BUILD) -G Ninja -DTEMPER_BENCH=ON $(CMAKE_FLAGS)
+	@cmake --build $(BUILD) --target bench_count_step
+	@BUILD=$(BUILD) bench/count
 
 # Hostile input for every reader: RUNS executions of each fuzz target (docs/hostile.md).
 RUNS ?= 10000000

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing from the distribution's packages (Debian 12 or later, Ubuntu 24.04 or later).
 #
-#   tools/setup_apt.sh build|test|demo|fuzz      each other list contains that of build
+#   tools/setup_apt.sh build|test|demo|count|fuzz      each other list contains that of build
 #
 # Says what it installs and as whom; does nothing, and needs neither root nor a network, when everything is there.
 set -euo pipefail
@@ -20,8 +20,9 @@ case "${1:-}" in
   build) wanted="$BUILD" ;;
   test) wanted="$BUILD $TEST" ;;
   demo) wanted="$BUILD $DEMO" ;;
+  count) wanted="$BUILD valgrind" ;;
   fuzz) wanted="$BUILD $FUZZ" ;;
-  *) echo "usage: tools/setup_apt.sh build|test|demo|fuzz" >&2; exit 2 ;;
+  *) echo "usage: tools/setup_apt.sh build|test|demo|count|fuzz" >&2; exit 2 ;;
 esac
 
 if ! command -v apt-get >/dev/null; then

@@ -15,6 +15,8 @@ namespace {
 constexpr int64_t kCutRows = 4, kCutCols = 32;
 // A fork costs about as much as this many floating-point operations of one thread.
 constexpr double kForkFlops = 0.5e6;
+// An expert's weight comes from memory and is packed: that takes about as long as this many of its rows.
+constexpr int64_t kExpertRows = 24;
 
 // One matrix of an operand of rank 2, or matrix `batch` of one of rank 3.
 struct Matrix {
@@ -149,46 +151,93 @@ const int32_t* checked_offsets(const View& offset_E1, int64_t num_experts, int64
   return offset;
 }
 
+// Part `part` of `parts` of all experts' products, cut along one dimension of each: the experts lie side by side, each
+// as long as its product takes, and are cut into equal lengths, so that few are shared by two parts.
+class ExpertCuts {
+ public:
+  // An expert takes as long as `fixed_rows` more rows than it has: its weight must come from memory.
+  ExpertCuts(const int32_t* offset, int64_t num_experts, int64_t fixed_rows)
+      : offset_(offset), fixed_rows_(fixed_rows) {
+    for (int64_t e = 0; e < num_experts; ++e) total_ += length(e);
+  }
+  // Calls body(e, begin, end) for the range [begin, end) of [0, size(e)) that the part has of each of its experts.
+  template <class Size, class Body>
+  void for_each(int64_t part, int64_t parts, const Size& size, const Body& body) const {
+    const int64_t from = total_ * part / parts, to = total_ * (part + 1) / parts;
+    for (int64_t e = 0, start = 0; start < to; start += length(e), ++e) {
+      if (length(e) == 0 || start + length(e) <= from) continue;
+      const auto cut = [&](int64_t at) {
+        const int64_t inside = std::clamp<int64_t>(at - start, 0, length(e));
+        return inside == length(e) ? size(e) : size(e) * inside / length(e) / kCutRows * kCutRows;
+      };
+      if (cut(from) < cut(to)) body(e, cut(from), cut(to));
+    }
+  }
+
+ private:
+  int64_t length(int64_t e) const {
+    const int64_t rows = offset_[e + 1] - offset_[e];
+    return rows == 0 ? 0 : rows + fixed_rows_;
+  }
+
+  const int32_t* offset_;
+  int64_t fixed_rows_, total_ = 0;
+};
+
+View matrix_of(const View& all_ERC, int64_t e) {
+  View one_RC(all_ERC.base, all_ERC.dtype, {all_ERC.dim(1), all_ERC.dim(2)}, all_ERC.offset + e * all_ERC.strides[0]);
+  one_RC.strides = {all_ERC.strides[1], all_ERC.strides[2]};
+  return one_RC;
+}
+
+int64_t num_parts(double flops) {
+  return static_cast<int64_t>(std::clamp<double>(flops / kForkFlops, 1, num_threads()));
+}
+
 void grouped_matmul(Stream* stream, Out c_RN, In a_RK, In b_EKN, In offset_E1) {
   if (!is_fast(c_RN, a_RK, b_EKN)) return cpu_reference().ops.grouped_matmul(stream, c_RN, a_RK, b_EKN, offset_E1);
   const int64_t num_experts = b_EKN.dim(0), cols = c_RN.dim(1);
   const int32_t* offset = checked_offsets(offset_E1, num_experts, a_RK.dim(0));
-  const int64_t first = offset[0], rows = offset[num_experts] - first;
-  const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(a_RK.dim(1));
-  const auto parts = static_cast<int64_t>(std::clamp<double>(flops / kForkFlops, 1, num_threads()));
-  // Cut the rows, where each thread has some tiles of them: equal work however unequal the experts. Else the columns.
-  const bool by_rows = rows / parts >= 48;
-  parallel_for(parts, 1, [&](int64_t part, int64_t, int) {
-    const int64_t row = first + (by_rows ? Grid::cut(rows, kCutRows, part, parts) : 0);
-    const int64_t row_end = first + (by_rows ? Grid::cut(rows, kCutRows, part + 1, parts) : rows);
-    const int64_t col = by_rows ? 0 : Grid::cut(cols, kCutCols, part, parts);
-    const int64_t col_end = by_rows ? cols : Grid::cut(cols, kCutCols, part + 1, parts);
-    for (int64_t e = 0; e < num_experts; ++e) {
-      const int64_t begin = std::max<int64_t>(row, offset[e]), end = std::min<int64_t>(row_end, offset[e + 1]);
-      if (begin >= end) continue;
-      View b_KN(b_EKN.base, b_EKN.dtype, {b_EKN.dim(1), b_EKN.dim(2)}, b_EKN.offset + e * b_EKN.strides[0]);
-      b_KN.strides = {b_EKN.strides[1], b_EKN.strides[2]};
-      Product(c_RN.rows(begin, end), a_RK.rows(begin, end), b_KN, false).run(0, end - begin, col, col_end);
-    }
-  });
+  const int64_t rows = offset[num_experts] - offset[0];
+  const int64_t parts = num_parts(2.0 * static_cast<double>(rows) * static_cast<double>(cols * a_RK.dim(1)));
+  const auto run = [&](int64_t e, int64_t row, int64_t row_end, int64_t col, int64_t col_end) {
+    Product(c_RN.rows(offset[e], offset[e + 1]), a_RK.rows(offset[e], offset[e + 1]), matrix_of(b_EKN, e), false)
+        .run(row, row_end, col, col_end);
+  };
+  const auto rows_of = [&](int64_t e) -> int64_t { return offset[e + 1] - offset[e]; };
+  if (rows / parts >= 48) {
+    const ExpertCuts cuts(offset, num_experts, kExpertRows);
+    parallel_for(parts, 1, [&](int64_t part, int64_t, int) {
+      cuts.for_each(part, parts, rows_of,
+                    [&](int64_t e, int64_t row, int64_t row_end) { run(e, row, row_end, 0, cols); });
+    });
+  } else {  // too few rows for tiles of every thread: cut the columns
+    parallel_for(parts, 1, [&](int64_t part, int64_t, int) {
+      const int64_t col = Grid::cut(cols, kCutCols, part, parts), col_end = Grid::cut(cols, kCutCols, part + 1, parts);
+      for (int64_t e = 0; e < num_experts; ++e) {
+        if (rows_of(e) > 0) run(e, 0, rows_of(e), col, col_end);
+      }
+    });
+  }
 }
 
 void grouped_matmul_dw(Stream* stream, InOut dw_ENK, In dy_RN, In x_RK, In offset_E1) {
   if (!is_fast(dw_ENK, dy_RN, x_RK)) {
     return cpu_reference().ops.grouped_matmul_dw(stream, dw_ENK, dy_RN, x_RK, offset_E1);
   }
-  const int64_t num_experts = dw_ENK.dim(0);
+  const int64_t num_experts = dw_ENK.dim(0), N = dw_ENK.dim(1), K = dw_ENK.dim(2);
   const int32_t* offset = checked_offsets(offset_E1, num_experts, x_RK.dim(0));
-  // Every expert's dw is cut alike, so that the threads' work is equal however unequal the experts.
-  const Grid grid = choose_grid(dw_ENK.dim(1), dw_ENK.dim(2), offset[num_experts] - offset[0], num_threads());
-  parallel_for(grid.parts(), 1, [&](int64_t part, int64_t, int) {
-    for (int64_t e = 0; e < num_experts; ++e) {
-      if (offset[e] == offset[e + 1]) continue;
-      View dw_NK(dw_ENK.base, dw_ENK.dtype, {dw_ENK.dim(1), dw_ENK.dim(2)}, dw_ENK.offset + e * dw_ENK.strides[0]);
-      dw_NK.strides = {dw_ENK.strides[1], dw_ENK.strides[2]};
-      grid.run(Product(dw_NK, dy_RN.rows(offset[e], offset[e + 1]).t(), x_RK.rows(offset[e], offset[e + 1]), true),
-               part);
-    }
+  const int64_t rows = offset[num_experts] - offset[0];
+  const int64_t parts = num_parts(2.0 * static_cast<double>(rows) * static_cast<double>(N * K));
+  const ExpertCuts cuts(offset, num_experts, kExpertRows);
+  parallel_for(parts, 1, [&](int64_t part, int64_t, int) {
+    cuts.for_each(
+        part, parts, [&](int64_t) { return N; },
+        [&](int64_t e, int64_t n, int64_t n_end) {
+          Product(matrix_of(dw_ENK, e), dy_RN.rows(offset[e], offset[e + 1]).t(), x_RK.rows(offset[e], offset[e + 1]),
+                  true)
+              .run(n, n_end, 0, K);
+        });
   });
 }
 

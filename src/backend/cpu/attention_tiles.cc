@@ -8,7 +8,7 @@ namespace {
 // Keys that a union of ranges may hold beyond the longest of them.
 constexpr int64_t kSlackKeys = 64;
 // A key of a tile costs as much as so many of its rows: it is packed.
-constexpr int64_t kPackingRows = 20;
+constexpr int64_t kPackingRows = 8;
 
 const int32_t* indices(const View& view) { return view.defined() ? view.data<int32_t>() : nullptr; }
 

@@ -99,14 +99,13 @@ TEST_P(Conformance, AgreesWithTheReference) {
 }
 
 // Those that cut tokens by the number of threads; why stands in docs/numerics.md, "Determinism".
-bool depends_on_threads(OpId op, Precision precision) {
-  return op == OpId::hc_coefficients_backward || op == OpId::attention_backward || op == OpId::indexer_loss ||
-         (op == OpId::attention_forward && precision == Precision::kBf16);
+bool depends_on_threads(OpId op) {
+  return op == OpId::hc_coefficients_backward || op == OpId::attention_backward || op == OpId::indexer_loss;
 }
 
 TEST_P(Conformance, GivesTheSameBitsOnOneThreadAndOnThree) {
   const auto [tested, op] = GetParam();
-  if (depends_on_threads(static_cast<OpId>(op), tested.precision)) return;
+  if (depends_on_threads(static_cast<OpId>(op))) return;
   for (const OpCase& op_case : all_cases()) {
     if (op_case.op != static_cast<OpId>(op) || tested.backend().name != "cpu") continue;
     SCOPED_TRACE(op_case.label);

@@ -55,6 +55,14 @@ TEST(CpuDevice, SaysWhatItIs) {
   EXPECT_GE(info.num_threads, 1);
 }
 
+TEST(CpuDevice, ThePeakIsMeasuredOncePerDtype) {
+  const DeviceTable& device = cpu().device;
+  const double f32 = device.peak(DType::kF32).flops_per_second, bf16 = device.peak(DType::kBF16).flops_per_second;
+  EXPECT_GT(f32, 0);
+  EXPECT_EQ(device.peak(DType::kF32).flops_per_second, f32);
+  EXPECT_EQ(device.peak(DType::kBF16).flops_per_second, bf16);
+}
+
 TEST(Backends, EveryOpIsThere) {
   for (const Backend* backend : {&cpu(), &cpu_reference(), &null_backend()}) {
     SCOPED_TRACE(backend->name);

@@ -280,6 +280,36 @@ void bench_sparse(const Bench& bench, const OpTable& ops, DType act, const Spars
   run("indexer_loss, all entries", taught * scored, [&] { o.teach(ops, o.all); });
 }
 
+// One site of hyper-connections with 4 streams of D channels.
+void bench_hyper(const Bench& bench, const OpTable& ops, DType act, int64_t T, int64_t D) {
+  const std::string shape = fmt::format("{} {}x4x{}", dtype_name(act), T, D);
+  Tensors tensors;
+  const int64_t M = 4, Y = 24;
+  const auto acc = [&](Shape s) { return tensors.make(DType::kF32, s); };
+  const View x_TMD = tensors.make(act, {T, M, D}), xo_TMD = tensors.make(act, {T, M, D}), dx_TMD = acc({T, M, D});
+  const View y_TD = tensors.make(act, {T, D}), dy_TD = tensors.make(act, {T, D}), du_TD = acc({T, D});
+  const View fn_YB = acc({Y, M * D}), dfn_YB = acc({Y, M * D}), base_Y = acc({Y}), dbase_Y = acc({Y});
+  const View scale_G = acc({3}), dscale_G = acc({3}), mix_TY = acc({T, Y}), rstd_T = acc({T});
+  const View post_TM = acc({T, M}), comb_TMM = acc({T, M, M}), dpost_TM = acc({T, M}), dcomb_TMM = acc({T, M, M});
+  const double each = static_cast<double>(x_TMD.size());
+  const auto run = [&](const char* op, double flops, std::initializer_list<View> views,
+                       const std::function<void()>& call) {
+    bench.run(fmt::format("{} {}", op, shape), DType::kF32, flops, bytes_of(views), call);
+  };
+  run("hc_pre_forward", 2 * each * Y, {x_TMD, y_TD}, [&] {
+    ops.hc_pre_forward(nullptr, y_TD, post_TM, comb_TMM, mix_TY, rstd_T, x_TMD, fn_YB, base_Y, scale_G, 20, 1e-6, 1e-6);
+  });
+  run("hc_pre_backward", 4 * each * Y, {x_TMD, dx_TMD, dx_TMD, du_TD}, [&] {
+    ops.hc_pre_backward(nullptr, dx_TMD, dfn_YB, dbase_Y, dscale_G, du_TD, dpost_TM, dcomb_TMM, x_TMD, mix_TY, rstd_T,
+                        fn_YB, base_Y, scale_G, 20, 1e-6);
+  });
+  run("hc_post_forward", 10 * each, {x_TMD, xo_TMD, y_TD},
+      [&] { ops.hc_post_forward(nullptr, xo_TMD, x_TMD, y_TD, post_TM, comb_TMM); });
+  run("hc_post_backward", 20 * each, {dx_TMD, dx_TMD, x_TMD, y_TD, y_TD}, [&] {
+    ops.hc_post_backward(nullptr, dy_TD, dx_TMD, dpost_TM, dcomb_TMM, dx_TMD, x_TMD, y_TD, post_TM, comb_TMM);
+  });
+}
+
 void bench_loss(const Bench& bench, const OpTable& ops, int64_t T, int64_t V) {
   Tensors tensors;
   const View logits_TV = tensors.make(DType::kF32, {T, V}), dlogits_TV = tensors.make(DType::kBF16, {T, V});
@@ -329,6 +359,10 @@ void run_all(const Options& options) {
   for (DType act : {DType::kBF16, DType::kF32}) {
     bench_sparse(bench, ops, act, {2048, 4, 128, 8, 64, 16, 32, 64});
     bench_sparse(bench, ops, act, {65536, 4, 128, 4, 32, 4, 16, 64});
+  }
+  for (DType act : {DType::kBF16, DType::kF32}) {
+    bench_hyper(bench, ops, act, 4096, 128);
+    bench_hyper(bench, ops, act, 2048, 512);
   }
   bench_loss(bench, ops, 1024, 512);
   bench_loss(bench, ops, 512, 8192);

@@ -3,7 +3,7 @@
 namespace temper::layers {
 
 HyperConnection::Saved HyperConnection::Saved::first(int64_t T) const {
-  Saved out{pre_TM.first(T), {}, {}, mix_TY.first(T), rstd_T.first(T)};
+  Saved out{{}, {}, mix_TY.first(T), rstd_T.first(T)};
   if (post_TM.defined()) out.post_TM = post_TM.first(T), out.comb_TMM = comb_TMM.first(T);
   return out;
 }
@@ -25,7 +25,6 @@ void HyperConnection::declare_saved(Book& book, Saved& saved, int64_t max_tokens
   const auto declare = [&](View& view, const char* what, Shape shape) {
     book.declare(&view, TensorKind::kSaved, fn_.name + ":" + what, dtypes_.acc, shape);
   };
-  declare(saved.pre_TM, "pre", {T, M});
   declare(saved.mix_TY, "mix", {T, fn_.shape[0]});
   declare(saved.rstd_T, "rstd", {T});
   if (head_) return;
@@ -34,21 +33,18 @@ void HyperConnection::declare_saved(Book& book, Saved& saved, int64_t max_tokens
 }
 
 void HyperConnection::declare_scratch(Book& book, int64_t max_tokens) {
+  if (head_) return;
   const int64_t T = max_tokens, M = dims_.M;
   const auto declare = [&](View& view, const char* what, Shape shape) {
     book.declare(&view, TensorKind::kScratch, fn_.name + ":" + what, dtypes_.acc, shape);
   };
-  declare(scratch_.dpre_TM, "dpre", {T, M});
-  if (head_) return;
   declare(scratch_.dpost_TM, "dpost", {T, M});
   declare(scratch_.dcomb_TMM, "dcomb", {T, M, M});
 }
 
 void HyperConnection::pre(Ctx& ctx, View u_TD, View x_TMD, const Saved& saved) const {
-  ctx.ops.hc_coefficients_forward(ctx.stream, saved.pre_TM, saved.post_TM, saved.comb_TMM, saved.mix_TY, saved.rstd_T,
-                                  x_TMD, fn_.value, base_.value, scale_.value, dims_.sinkhorn_iters, dims_.rms_eps,
-                                  dims_.hc_eps);
-  ctx.ops.hc_pre_forward(ctx.stream, u_TD, x_TMD, saved.pre_TM);
+  ctx.ops.hc_pre_forward(ctx.stream, u_TD, saved.post_TM, saved.comb_TMM, saved.mix_TY, saved.rstd_T, x_TMD, fn_.value,
+                         base_.value, scale_.value, dims_.sinkhorn_iters, dims_.rms_eps, dims_.hc_eps);
 }
 
 void HyperConnection::post(Ctx& ctx, View xo_TMD, View x_TMD, View y_TD, const Saved& saved) const {
@@ -64,13 +60,11 @@ void HyperConnection::backward_post(Ctx& ctx, View dy_TD, View dx_TMD, View x_TM
 
 void HyperConnection::backward_pre(Ctx& ctx, View dx_TMD, View du_TD, View x_TMD, const Saved& saved) const {
   const int64_t T = x_TMD.dim(0);
-  const View dpre_TM = scratch_.dpre_TM.first(T);
   View dpost_TM, dcomb_TMM;
   if (!head_) dpost_TM = scratch_.dpost_TM.first(T), dcomb_TMM = scratch_.dcomb_TMM.first(T);
-  ctx.ops.hc_pre_backward(ctx.stream, dx_TMD, dpre_TM, du_TD, x_TMD, saved.pre_TM);
-  ctx.ops.hc_coefficients_backward(ctx.stream, dx_TMD, fn_.grad, base_.grad, scale_.grad, dpre_TM, dpost_TM, dcomb_TMM,
-                                   x_TMD, saved.mix_TY, saved.rstd_T, fn_.value, base_.value, scale_.value,
-                                   dims_.sinkhorn_iters, dims_.hc_eps);
+  ctx.ops.hc_pre_backward(ctx.stream, dx_TMD, fn_.grad, base_.grad, scale_.grad, du_TD, dpost_TM, dcomb_TMM, x_TMD,
+                          saved.mix_TY, saved.rstd_T, fn_.value, base_.value, scale_.value, dims_.sinkhorn_iters,
+                          dims_.hc_eps);
 }
 
 }  // namespace temper::layers

@@ -3,7 +3,7 @@
 //   u   = sum_i pre_i X_i                          what the block sees
 //   X'_k = post_k y + sum_j comb[j, k] X_j          what it leaves behind; comb is summed over its FIRST index
 //
-// pre, post, comb come from the streams themselves (op hc_coefficients_forward). The same type with post and comb left
+// pre, post, comb come from the streams themselves (op hc_pre_forward). The same type with post and comb left
 // out collapses the streams after the last layer (3.3).
 #pragma once
 
@@ -24,11 +24,11 @@ class HyperConnection {
  public:
   // What backward needs besides the streams and y. All acc.
   struct Saved {
-    View pre_TM, post_TM, comb_TMM, mix_TY, rstd_T;
+    View post_TM, comb_TMM, mix_TY, rstd_T;
     Saved first(int64_t T) const;
   };
   struct Scratch {
-    View dpre_TM, dpost_TM, dcomb_TMM;  // acc
+    View dpost_TM, dcomb_TMM;  // acc
   };
 
   // Parameter names are prefix + "fn", "base", "scale". head: the collapse, whose names begin with "hc_".

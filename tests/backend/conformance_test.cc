@@ -99,9 +99,7 @@ TEST_P(Conformance, AgreesWithTheReference) {
 }
 
 // Those that cut tokens by the number of threads; why stands in docs/numerics.md, "Determinism".
-bool depends_on_threads(OpId op) {
-  return op == OpId::hc_coefficients_backward || op == OpId::attention_backward || op == OpId::indexer_loss;
-}
+bool depends_on_threads(OpId op) { return op == OpId::attention_backward || op == OpId::indexer_loss; }
 
 TEST_P(Conformance, GivesTheSameBitsOnOneThreadAndOnThree) {
   const auto [tested, op] = GetParam();

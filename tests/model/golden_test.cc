@@ -125,9 +125,14 @@ TEST_F(GoldenFloat64, TraceOfEveryLayer) {
 
 TEST_F(GoldenFloat64, HyperConnectionCoefficients) {
   rig_->loss(batch_);
-  const auto& hyper = rig_->model().impl().blocks[1]->saved().attention_site.hyper;
-  expect_values(rig_->read(hyper.pre_TM), kLast * 4, {0.811972583486, 0.688309827347, 0.553873200708, 0.454212182813},
-                "pre");
+  const auto& site = rig_->model().impl().blocks[1]->saved().attention_site;
+  const auto& hyper = site.hyper;
+  const std::vector<double> pre = {0.811972583486, 0.688309827347, 0.553873200708, 0.454212182813};
+  const auto streams = rig_->read(rig_->model().streams(1));
+  std::vector<double> u(16);
+  for (size_t i = 0; i < 4; ++i)
+    for (size_t d = 0; d < 16; ++d) u[d] += pre[i] * streams[(kLast * 4 + i) * 16 + d];
+  expect_values(rig_->read(site.u_TD.first(29)), kLast * 16, u, "u");
   expect_values(rig_->read(hyper.post_TM), kLast * 4, {0.567248390452, 1.341413531330, 0.381898802356, 1.164869660421},
                 "post");
   expect_values(rig_->read(hyper.comb_TMM), kLast * 16,

@@ -90,9 +90,8 @@ TEST_F(InjectedNan, InTheRoutersWeights) {
 }
 
 TEST_F(InjectedNan, InHyperConnectionCoefficients) {
-  inject(OpId::hc_coefficients_forward, 3, "comb_TMM", {kToken, 2, 2});
-  expect_token_25(
-      find({"forward of micro-batch 1", "hc_coefficients_forward", "comb_TMM", "model.layers.1.ffn_hc", 1}));
+  inject(OpId::hc_pre_forward, 3, "comb_TMM", {kToken, 2, 2});
+  expect_token_25(find({"forward of micro-batch 1", "hc_pre_forward", "comb_TMM", "model.layers.1.ffn_hc", 1}));
 }
 
 TEST_F(InjectedNan, InACompressedEntry) {

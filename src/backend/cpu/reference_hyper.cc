@@ -106,8 +106,8 @@ Array<A> comb_logits(const Array<A>& mix, const Array<A>& base, const Array<A>& 
 }
 
 template <class A>
-void hc_coefficients_forward(Out pre_TM, Out post_TM, Out comb_TMM, Out mix_TY, Out rstd_T, In x_TMD, In fn_YB,
-                             In base_Y, In scale_G, int64_t sinkhorn_iters, double rms_eps, double hc_eps) {
+void hc_pre_forward(Out u_TD, Out post_TM, Out comb_TMM, Out mix_TY, Out rstd_T, In x_TMD, In fn_YB, In base_Y,
+                    In scale_G, int64_t sinkhorn_iters, double rms_eps, double hc_eps) {
   const int64_t T = x_TMD.dim(0), D = x_TMD.dim(2);
   const auto [M, Y, G] = groups_of(x_TMD, fn_YB, scale_G);
   const int64_t B = M * D;
@@ -116,7 +116,7 @@ void hc_coefficients_forward(Out pre_TM, Out post_TM, Out comb_TMM, Out mix_TY, 
   const auto x = load<A>(x_TMD, {T, M, D});
   const auto fn = load<A>(fn_YB, {Y, B}), base = load<A>(base_Y, {Y}), scale = load<A>(scale_G, {G});
   const A eps = static_cast<A>(hc_eps);
-  Array<A> pre({T, M}), post({T, M}), comb({T, M, M}), mix({T, Y}), rstd({T});
+  Array<A> u({T, D}), post({T, M}), comb({T, M, M}), mix({T, Y}), rstd({T});
   for (int64_t t = 0; t < T; ++t) {
     const A* x_B = x.data() + t * B;
     A sum = 0;
@@ -124,14 +124,17 @@ void hc_coefficients_forward(Out pre_TM, Out post_TM, Out comb_TMM, Out mix_TY, 
     rstd(t) = 1 / std::sqrt(sum / static_cast<A>(B) + static_cast<A>(rms_eps));
     for (int64_t y = 0; y < Y; ++y)
       for (int64_t b = 0; b < B; ++b) mix(t, y) += fn(y, b) * (x_B[b] * rstd(t));
-    for (int64_t i = 0; i < M; ++i) pre(t, i) = sigmoid(scale(0) * mix(t, i) + base(i)) + eps;
+    for (int64_t i = 0; i < M; ++i) {
+      const A pre = sigmoid(scale(0) * mix(t, i) + base(i)) + eps;
+      for (int64_t d = 0; d < D; ++d) u(t, d) += pre * x(t, i, d);
+    }
     if (head) continue;
     for (int64_t k = 0; k < M; ++k) post(t, k) = 2 * sigmoid(scale(1) * mix(t, M + k) + base(M + k));
     const auto history = sinkhorn(comb_logits(mix, base, scale, t, M), sinkhorn_iters, eps);
     for (int64_t j = 0; j < M; ++j)
       for (int64_t k = 0; k < M; ++k) comb(t, j, k) = history.steps.back().out(j, k);
   }
-  store(pre_TM, pre);
+  store(u_TD, u);
   store(mix_TY, mix);
   store(rstd_T, rstd);
   if (head) return;
@@ -141,10 +144,10 @@ void hc_coefficients_forward(Out pre_TM, Out post_TM, Out comb_TMM, Out mix_TY, 
 
 // Gradient of the logits scale * mix + base of all coefficients of all tokens, [T, Y].
 template <class A>
-Array<A> coefficient_logits_backward(In dpre_TM, In dpost_TM, In dcomb_TMM, const Array<A>& mix, const Array<A>& base,
-                                     const Array<A>& scale, const Groups& groups, int64_t sinkhorn_iters, A eps) {
+Array<A> coefficient_logits_backward(const Array<A>& dpre, In dpost_TM, In dcomb_TMM, const Array<A>& mix,
+                                     const Array<A>& base, const Array<A>& scale, const Groups& groups,
+                                     int64_t sinkhorn_iters, A eps) {
   const int64_t T = mix.dim(0), M = groups.M;
-  const auto dpre = load<A>(dpre_TM, {T, M});
   const auto dpost = load_or<A>(dpost_TM, {T, M}, 0);
   const auto dcomb = load_or<A>(dcomb_TMM, {T, M, M}, 0);
   Array<A> de({T, groups.Y});
@@ -168,22 +171,31 @@ Array<A> coefficient_logits_backward(In dpre_TM, In dpost_TM, In dcomb_TMM, cons
 }
 
 template <class A>
-void hc_coefficients_backward(InOut dx_TMD, InOut dfn_YB, InOut dbase_Y, InOut dscale_G, In dpre_TM, In dpost_TM,
-                              In dcomb_TMM, In x_TMD, In mix_TY, In rstd_T, In fn_YB, In base_Y, In scale_G,
-                              int64_t sinkhorn_iters, double hc_eps) {
+void hc_pre_backward(InOut dx_TMD, InOut dfn_YB, InOut dbase_Y, InOut dscale_G, In du_TD, In dpost_TM, In dcomb_TMM,
+                     In x_TMD, In mix_TY, In rstd_T, In fn_YB, In base_Y, In scale_G, int64_t sinkhorn_iters,
+                     double hc_eps) {
   const int64_t T = x_TMD.dim(0), D = x_TMD.dim(2);
   const Groups groups = groups_of(x_TMD, fn_YB, scale_G);
   const int64_t M = groups.M, Y = groups.Y, G = groups.G, B = M * D;
   CHECK(dpost_TM.defined() == !groups.head() && dcomb_TMM.defined() == !groups.head(), dpost_TM.to_string());
-  const auto x = load<A>(x_TMD, {T, M, D});
+  const auto x = load<A>(x_TMD, {T, M, D}), du = load<A>(du_TD, {T, D});
   const auto mix = load<A>(mix_TY, {T, Y}), rstd = load<A>(rstd_T, {T});
   const auto fn = load<A>(fn_YB, {Y, B}), base = load<A>(base_Y, {Y}), scale = load<A>(scale_G, {G});
   const bool trained = dfn_YB.defined();
   CHECK(dbase_Y.defined() == trained && dscale_G.defined() == trained, dbase_Y.to_string(), dscale_G.to_string());
   auto dx = load<A>(dx_TMD, {T, M, D}), dfn = load_or<A>(dfn_YB, {Y, B}, 0);
   auto dbase = load_or<A>(dbase_Y, {Y}, 0), dscale = load_or<A>(dscale_G, {G}, 0);
-  const auto de = coefficient_logits_backward(dpre_TM, dpost_TM, dcomb_TMM, mix, base, scale, groups, sinkhorn_iters,
-                                              static_cast<A>(hc_eps));
+  const A eps = static_cast<A>(hc_eps);
+  Array<A> dpre({T, M});
+  for (int64_t t = 0; t < T; ++t)
+    for (int64_t i = 0; i < M; ++i) {
+      const A pre = sigmoid(scale(0) * mix(t, i) + base(i)) + eps;
+      for (int64_t d = 0; d < D; ++d) {
+        dpre(t, i) += du(t, d) * x(t, i, d);
+        dx(t, i, d) += pre * du(t, d);
+      }
+    }
+  const auto de = coefficient_logits_backward(dpre, dpost_TM, dcomb_TMM, mix, base, scale, groups, sinkhorn_iters, eps);
   for (int64_t t = 0; t < T; ++t) {
     Array<A> xh({B}), dxh({B});
     for (int64_t b = 0; b < B; ++b) xh(b) = x.data()[t * B + b] * rstd(t);
@@ -205,33 +217,6 @@ void hc_coefficients_backward(InOut dx_TMD, InOut dfn_YB, InOut dbase_Y, InOut d
   store(dfn_YB, dfn);
   store(dbase_Y, dbase);
   store(dscale_G, dscale);
-}
-
-template <class A>
-void hc_pre_forward(Out u_TD, In x_TMD, In pre_TM) {
-  const int64_t T = x_TMD.dim(0), M = x_TMD.dim(1), D = x_TMD.dim(2);
-  const auto x = load<A>(x_TMD, {T, M, D}), pre = load<A>(pre_TM, {T, M});
-  Array<A> u({T, D});
-  for (int64_t t = 0; t < T; ++t)
-    for (int64_t i = 0; i < M; ++i)
-      for (int64_t d = 0; d < D; ++d) u(t, d) += pre(t, i) * x(t, i, d);
-  store(u_TD, u);
-}
-
-template <class A>
-void hc_pre_backward(InOut dx_TMD, Out dpre_TM, In du_TD, In x_TMD, In pre_TM) {
-  const int64_t T = x_TMD.dim(0), M = x_TMD.dim(1), D = x_TMD.dim(2);
-  const auto x = load<A>(x_TMD, {T, M, D}), pre = load<A>(pre_TM, {T, M}), du = load<A>(du_TD, {T, D});
-  auto dx = load<A>(dx_TMD, {T, M, D});
-  Array<A> dpre({T, M});
-  for (int64_t t = 0; t < T; ++t)
-    for (int64_t i = 0; i < M; ++i)
-      for (int64_t d = 0; d < D; ++d) {
-        dpre(t, i) += du(t, d) * x(t, i, d);
-        dx(t, i, d) += pre(t, i) * du(t, d);
-      }
-  store(dx_TMD, dx);
-  store(dpre_TM, dpre);
 }
 
 template <class A>
@@ -277,8 +262,6 @@ void hc_post_backward(Out dy_TD, Out dx_TMD, Out dpost_TM, Out dcomb_TMM, In dxo
 
 void register_reference_hyper(OpTable& ops) {
   using namespace reference;
-  TEMPER_REFERENCE(ops, hc_coefficients_forward);
-  TEMPER_REFERENCE(ops, hc_coefficients_backward);
   TEMPER_REFERENCE(ops, hc_pre_forward);
   TEMPER_REFERENCE(ops, hc_pre_backward);
   TEMPER_REFERENCE(ops, hc_post_forward);

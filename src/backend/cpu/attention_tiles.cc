@@ -49,9 +49,9 @@ TileShape::TileShape(int64_t num_queries, int64_t num_heads, int64_t max_rows)
 }
 
 bool TileShape::gathers(const AttentionRanges& ranges, int64_t t) const {
-  if (!ranges.sparse(t)) return false;
-  return ranges.num_entries(t) * (max_queries * num_heads + kPackingRows) >
-         ranges.max_selected * max_queries * (num_heads + kPackingRows);
+  // (What this holds for has more entries than it may select; the selection itself is not looked into: that is slow.)
+  return ranges.selected != nullptr && ranges.num_entries(t) * (max_queries * num_heads + kPackingRows) >
+                                           ranges.max_selected * max_queries * (num_heads + kPackingRows);
 }
 
 int64_t TileShape::cost(const AttentionRanges& ranges, int64_t t) const {

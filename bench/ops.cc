@@ -148,7 +148,7 @@ void bench_experts(const Bench& bench, const OpTable& ops, DType act, int64_t E,
   bench.run(shape + " dx", act, flops, bytes_of({y_RN, x_RK, w_ENK}),
             [&] { ops.grouped_matmul(nullptr, x_RK, y_RN, w_ENK, offset_E1); });
   bench.run(shape + " dw", act, flops, bytes_of({y_RN, x_RK, dw_ENK}),
-            [&] { ops.grouped_matmul_dw(nullptr, dw_ENK, y_RN, x_RK, offset_E1); });
+            [&] { ops.grouped_matmul_dw(nullptr, dw_ENK, y_RN, x_RK, offset_E1, 1); });
 }
 
 void bench_rows(const Bench& bench, const OpTable& ops, DType act, int64_t T, int64_t D) {

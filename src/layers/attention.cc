@@ -183,7 +183,7 @@ void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Save
   o_b_.backward_input(ctx, dy1_TW, dy_TD, 0);
   const Shape groups{dims_.G, dims_.O, N * H / dims_.G};
   if (o_a_.w.grad.defined())
-    ctx.ops.matmul(ctx.stream, o_a_.w.grad.reshape(groups), grouped(dy1_TW).t(), grouped(ou_TNH), 1);
+    ctx.ops.matmul(ctx.stream, o_a_.w.grad.reshape(groups), grouped(dy1_TW).t(), grouped(ou_TNH), o_a_.w.next_beta());
   ctx.ops.matmul(ctx.stream, grouped(do_TNH), grouped(dy1_TW), o_a_.w.value.reshape(groups), 0);
   ctx.ops.rope(ctx.stream, do_TNH, do_TNH, rotary.cos_sin_LP2, layout.position_T, +1);
 

@@ -18,7 +18,7 @@ struct Linear {
   }
   // Nothing when the weight is frozen.
   void backward_weight(Ctx& ctx, View dy, View x) const {
-    if (w.grad.defined()) ctx.ops.matmul(ctx.stream, w.grad, dy.t(), x, 1);
+    if (w.grad.defined()) ctx.ops.matmul(ctx.stream, w.grad, dy.t(), x, w.next_beta());
   }
 };
 

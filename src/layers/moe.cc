@@ -136,10 +136,11 @@ void Moe::backward_routed(Ctx& ctx, View dh_TD, View dweight_TK, View dy_TD, Vie
   ctx.ops.grouped_matmul(ctx.stream, da_RF, dy_RD, down_.value, saved.offset_E1);
   ctx.ops.swiglu_backward(ctx.stream, dgu_RG, dweight_R1.reshape({R}), a_RF, da_RF, saved.gu_RG,
                           saved.weight_R1.reshape({R}), dims_.swiglu_limit);
-  if (down_.grad.defined()) ctx.ops.grouped_matmul_dw(ctx.stream, down_.grad, dy_RD, a_RF, saved.offset_E1);
+  if (down_.grad.defined())
+    ctx.ops.grouped_matmul_dw(ctx.stream, down_.grad, dy_RD, a_RF, saved.offset_E1, down_.next_beta());
   if (gate_up_.grad.defined()) {
     ctx.ops.gather_rows(ctx.stream, rows_RD, h_TD, saved.row_token_R);
-    ctx.ops.grouped_matmul_dw(ctx.stream, gate_up_.grad, dgu_RG, rows_RD, saved.offset_E1);
+    ctx.ops.grouped_matmul_dw(ctx.stream, gate_up_.grad, dgu_RG, rows_RD, saved.offset_E1, gate_up_.next_beta());
   }
   ctx.ops.grouped_matmul(ctx.stream, rows_RD, dgu_RG, gate_up_.value, saved.offset_E1);
   ctx.ops.combine(ctx.stream, dh_TD, rows_RD, saved.slot_row_TK, dh_TD);

@@ -14,15 +14,22 @@ enum class Init : uint8_t { kNormal, kOnes, kZeros, kHashTable };
 struct Parameter {
   std::string name;  // name in transformers' DeepseekV4ForCausalLM, e.g. "model.layers.0.self_attn.sinks"
   Shape shape;
-  DType dtype = DType::kNone;  // of value: act for matrices, acc for vectors and mHC, i64 for tid2eid
-  Init init = Init::kNormal;   // how a model that is not loaded starts (architecture page 8)
-  bool decay = false;          // weight decay applies (matrices; never norms, biases, sinks, position biases)
-  bool trainable = true;       // false: buffers (correction bias, tid2eid), indexer tensors, tensors frozen by the run
+  DType dtype = DType::kNone;     // of value: act for matrices, acc for vectors and mHC, i64 for tid2eid
+  Init init = Init::kNormal;      // how a model that is not loaded starts (architecture page 8)
+  bool decay = false;             // weight decay applies (matrices; never norms, biases, sinks, position biases)
+  bool grad_by_products = false;  // nothing but products (Linear, the experts') adds to grad
+  bool trainable = true;          // false: buffers (correction bias, tid2eid), indexer tensors, what the run froze
 
   View value;   // what the layers compute with
   View master;  // acc; the weight of record. The same memory as value when the dtypes agree, undefined for buffers
   View grad;    // acc, accumulated over a step; undefined when not trainable
   View m, v;    // acc, AdamW moments; undefined when not trainable or when the run does not train
+
+  // grad counts as zero, whatever its memory holds: the first product of a step overwrites it, which saves a pass over
+  // the memory of every gradient. From Model::zero_gradients to the end of the first Model::backward only.
+  mutable bool grad_is_stale = false;
+  // beta of the next product that adds to grad.
+  double next_beta() const { return std::exchange(grad_is_stale, false) ? 0 : 1; }
 };
 
 using ParameterList = std::vector<Parameter*>;
@@ -35,7 +42,7 @@ struct Dtypes {
 // A matrix (or a stack of matrices): stored in act, decayed, normal start.
 inline Parameter matrix(std::string name, Shape shape, Dtypes dtypes) {
   Parameter p;
-  p.name = std::move(name), p.shape = shape, p.dtype = dtypes.act, p.decay = true;
+  p.name = std::move(name), p.shape = shape, p.dtype = dtypes.act, p.decay = true, p.grad_by_products = true;
   return p;
 }
 

@@ -38,6 +38,7 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
       lm_head(c.vocab_size, c.hidden_size, std::min(options.logit_chunk, options.max_tokens), dtypes),
       main_rotary("rotary:main", rotary_spec(c.main_rope, c.qk_rope_head_dim)),
       compress_rotary("rotary:compress", rotary_spec(c.compress_rope, c.qk_rope_head_dim)) {
+  embedding.grad_by_products = false;
   for (int64_t l = 0; l < c.num_hidden_layers; ++l)
     blocks.push_back(std::make_unique<Block>("model.layers." + std::to_string(l) + ".", block_dims(c, l), dtypes));
   if (options.mtp) {

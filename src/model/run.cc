@@ -24,8 +24,11 @@ void Model::Impl::rebuild(Ctx& ctx, const Config& config, int64_t layer) const {
 
 void Model::zero_gradients(Ctx& ctx) {
   Impl& m = *impl_;
-  for (const Parameter* p : parameters_)
-    if (p->grad.defined()) ctx.ops.fill(ctx.stream, p->grad, 0);
+  for (const Parameter* p : parameters_) {
+    if (!p->grad.defined()) continue;
+    p->grad_is_stale = p->grad_by_products;
+    if (!p->grad_is_stale) ctx.ops.fill(ctx.stream, p->grad, 0);
+  }
   for (const View& sum : {m.load_LE, m.entropy_L, m.clamped_L3, m.balance_L, m.indexer_L})
     if (sum.defined()) ctx.ops.fill(ctx.stream, sum, 0);
   m.counted_rows_L.assign(m.num_blocks(), 0);
@@ -131,6 +134,9 @@ void Model::backward(Ctx& ctx, const LossGradients& gradients) {
                             m.rotary(config_, l));
   }
   if (m.embedding.grad.defined()) ctx.ops.embedding_backward(ctx.stream, m.embedding.grad, dx_TMD, m.layout.token_T);
+  // What this micro-batch did not reach: documents too short for a compressed entry, a prediction block without rows.
+  for (const Parameter* p : parameters_)
+    if (std::exchange(p->grad_is_stale, false)) ctx.ops.fill(ctx.stream, p->grad, 0);
 }
 
 View Model::streams(int64_t layer) const { return impl_->streams(layer); }

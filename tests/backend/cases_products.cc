@@ -64,14 +64,16 @@ void add_grouped(std::vector<OpCase>& cases, const Grouped& g) {
     c.call = [=](const OpTable& ops, Stream* s, const Views& v) { ops.grouped_matmul(s, v[y], v[a], v[b], v[offset]); };
     cases.push_back(c);
   }
-  OpCase c(OpId::grouped_matmul_dw, label);
-  const int dw = c.inout("dw", Kind::kAcc, {E, g.N, g.K}, 1);
-  const int dy = c.in("dy", Kind::kAct, {g.R, g.N}, 1), x = c.in("x", Kind::kAct, {g.R, g.K}, 1);
-  const int offset = c.in("offset", Kind::kI32, {E + 1}, g.offset);
-  c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
-    ops.grouped_matmul_dw(s, v[dw], v[dy], v[x], v[offset]);
-  };
-  cases.push_back(c);
+  for (const double beta : {0.0, 1.0}) {
+    OpCase c(OpId::grouped_matmul_dw, fmt::format("{}, beta {}", label, beta));
+    const int dw = c.inout("dw", Kind::kAcc, {E, g.N, g.K}, 1);
+    const int dy = c.in("dy", Kind::kAct, {g.R, g.N}, 1), x = c.in("x", Kind::kAct, {g.R, g.K}, 1);
+    const int offset = c.in("offset", Kind::kI32, {E + 1}, g.offset);
+    c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
+      ops.grouped_matmul_dw(s, v[dw], v[dy], v[x], v[offset], beta);
+    };
+    cases.push_back(c);
+  }
 }
 
 }  // namespace

@@ -135,7 +135,7 @@ TEST(GradientRows, GroupedMatmulWithAnExpertWithoutRows) {
     return dot(y, dy);
   };
   ops.grouped_matmul(nullptr, dx.view(), dy.view(), w.view(), offset.view());
-  ops.grouped_matmul_dw(nullptr, dw.view(), dy.view(), x.view(), offset.view());
+  ops.grouped_matmul_dw(nullptr, dw.view(), dy.view(), x.view(), offset.view(), 1);
   expect_gradient("x", x, dx, loss);
   expect_gradient("w", w, dw, loss);
 }

@@ -100,7 +100,7 @@ TEST(ProductThreads, DoNotChangeTheBits) {
     ops.matmul(nullptr, y.view(), x.view(), w.view().rows(0, 1).reshape({kN, kK}).t(), 0);
     ops.matmul(nullptr, dw.view(), dy.view().t(), x.view(), 1);
     ops.grouped_matmul(nullptr, grouped.view(), x.view(), w.view().t(), offset.view());
-    ops.grouped_matmul_dw(nullptr, grouped_dw.view(), dy.view(), x.view(), offset.view());
+    ops.grouped_matmul_dw(nullptr, grouped_dw.view(), dy.view(), x.view(), offset.view(), 1);
     set_num_threads(before);
     return std::vector{y.bytes(), dw.bytes(), grouped.bytes(), grouped_dw.bytes()};
   };

@@ -221,10 +221,11 @@ void grouped_matmul(Stream* stream, Out c_RN, In a_RK, In b_EKN, In offset_E1) {
   }
 }
 
-void grouped_matmul_dw(Stream* stream, InOut dw_ENK, In dy_RN, In x_RK, In offset_E1) {
+void grouped_matmul_dw(Stream* stream, InOut dw_ENK, In dy_RN, In x_RK, In offset_E1, double beta) {
   if (!is_fast(dw_ENK, dy_RN, x_RK)) {
-    return cpu_reference().ops.grouped_matmul_dw(stream, dw_ENK, dy_RN, x_RK, offset_E1);
+    return cpu_reference().ops.grouped_matmul_dw(stream, dw_ENK, dy_RN, x_RK, offset_E1, beta);
   }
+  CHECK(beta == 0 || beta == 1, beta);
   const int64_t num_experts = dw_ENK.dim(0), N = dw_ENK.dim(1), K = dw_ENK.dim(2);
   const int32_t* offset = checked_offsets(offset_E1, num_experts, x_RK.dim(0));
   const int64_t rows = offset[num_experts] - offset[0];
@@ -235,10 +236,13 @@ void grouped_matmul_dw(Stream* stream, InOut dw_ENK, In dy_RN, In x_RK, In offse
         part, parts, [&](int64_t) { return N; },
         [&](int64_t e, int64_t n, int64_t n_end) {
           Product(matrix_of(dw_ENK, e), dy_RN.rows(offset[e], offset[e + 1]).t(), x_RK.rows(offset[e], offset[e + 1]),
-                  true)
+                  beta == 1)
               .run(n, n_end, 0, K);
         });
   });
+  for (int64_t e = 0; e < num_experts && beta == 0; ++e) {
+    if (offset[e] == offset[e + 1]) cpu().ops.fill(stream, dw_ENK.rows(e, e + 1), 0);
+  }
 }
 
 }  // namespace

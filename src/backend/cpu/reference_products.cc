@@ -63,14 +63,14 @@ void grouped_matmul(Out c_RN, In a_RK, In b_EKN, In offset_E1) {
 }
 
 template <class A>
-void grouped_matmul_dw(InOut dw_ENK, In dy_RN, In x_RK, In offset_E1) {
+void grouped_matmul_dw(InOut dw_ENK, In dy_RN, In x_RK, In offset_E1, double beta) {
   const int64_t E = dw_ENK.dim(0), N = dw_ENK.dim(1), K = dw_ENK.dim(2), R = x_RK.dim(0);
   const auto dy = load<A>(dy_RN, {R, N});
   const auto x = load<A>(x_RK, {R, K});
   const auto offset = load_offsets(offset_E1, E, R);
   for (int64_t e = 0; e < E; ++e) {
-    if (offset(e) == offset(e + 1)) continue;
-    auto dw = load<A>(dw_ENK.rows(e, e + 1), {1, N, K});
+    Array<A> dw({1, N, K});
+    if (beta != 0) dw = load<A>(dw_ENK.rows(e, e + 1), {1, N, K});
     for (int64_t r = offset(e); r < offset(e + 1); ++r)
       for (int64_t n = 0; n < N; ++n)
         for (int64_t k = 0; k < K; ++k) dw(n * K + k) += dy(r, n) * x(r, k);

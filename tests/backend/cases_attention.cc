@@ -240,7 +240,7 @@ void add_attention_cases(std::vector<OpCase>& cases) {
     add_attention(cases, {{21, 9}, 8, 4, 3, 16, 3, entries, false});
     add_attention(cases, {{420}, 16, 2, 2, 6, 40, entries});   // selections are masked, then gathered
     add_attention(cases, {{420}, 70, 2, 2, 6, 150, entries});  // more than one block of keys
-    add_attention(cases, {{130, 9}, 16, 2, 3, 64, 5, entries});
+    add_attention(cases, {{130, 9}, 16, 2, 3, 48, 5, entries});
   }
   for (const Entries entries : {Entries::kAll, Entries::kSelected}) {
     const auto add = [&](const AttentionCase& a, int64_t I, int64_t P, double shift) {

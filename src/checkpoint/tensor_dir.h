@@ -15,8 +15,8 @@ inline constexpr std::string_view kIndexFileName = "model.safetensors.index.json
 class TensorDir {
  public:
   // Maps every file; reads no data. model.safetensors wins if both are there, as in transformers. Refuses an index
-  // whose file names are not plain names in dir (NAME.safetensors), a listed tensor that its file lacks, a tensor in two
-  // files, and links that leave dir (path_inside).
+  // whose file names are not plain names in dir (NAME.safetensors), a listed tensor that its file lacks, a tensor in
+  // two files, and links that leave dir (path_inside).
   explicit TensorDir(const std::filesystem::path& dir);
 
   // Whether dir has weights at all.

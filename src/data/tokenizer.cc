@@ -50,7 +50,8 @@ Tokenizer::Tokenizer(const TokenizerSpec& spec)
 }
 
 Tokenizer Tokenizer::load(const std::filesystem::path& path) {
-  return Tokenizer(read_tokenizer_file(std::filesystem::is_directory(path) ? path_inside(path, "tokenizer.json") : path));
+  return Tokenizer(
+      read_tokenizer_file(std::filesystem::is_directory(path) ? path_inside(path, "tokenizer.json") : path));
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool parse_special) const {

@@ -6,9 +6,9 @@
 // sigma is the root of the variance under the same weights; the median is of the last 128 norms. Anomalous steps do not
 // enter, so one spike does not hide the next.
 //
-// Judged once 32 normal steps have entered: then sigma is known to 1/sqrt(2 * 31) = 13 %, so that "6 sigma" is between 5.2
-// and 6.8 true ones. sigma counts for at least 0.5 % of the mean: a run whose losses are all but equal has no spikes
-// within 3 %. After 32 spikes in a row the run has moved to another level: the statistics begin anew.
+// Judged once 32 normal steps have entered: then sigma is known to 1/sqrt(2 * 31) = 13 %, so that "6 sigma" is
+// between 5.2 and 6.8 true ones. sigma counts for at least 0.5 % of the mean: a run whose losses are all but equal has
+// no spikes within 3 %. After 32 spikes in a row the run has moved to another level: the statistics begin anew.
 #pragma once
 
 #include <cstdint>

@@ -8,7 +8,7 @@ set -euo pipefail
 
 readonly BUILD="g++ cmake ninja-build make pkg-config libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
   libsimdjson-dev libfmt-dev libspdlog-dev libpcre2-dev libxxhash-dev libmd-dev
-  libprotobuf-dev protobuf-compiler"
+  libprotobuf-dev protobuf-compiler libopenmpi-dev openmpi-bin"
 readonly TEST="libgtest-dev libgmock-dev gnuplot-nox"
 # The demo's texts (the King James Bible, a pronouncing dictionary), the plot of its curve, the joining of its figures.
 readonly DEMO="bible-kjv bible-kjv-text festlex-cmu gnuplot-nox jq"

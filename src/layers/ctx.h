@@ -3,6 +3,7 @@
 #pragma once
 
 #include "backend/ops.h"
+#include "comm/comm.h"
 
 namespace temper::layers {
 
@@ -18,6 +19,16 @@ struct ChoiceRule {
   View given;
 };
 
+// The ranks that share a model's layers with this one, by mesh axis; null: this rank has the axis to itself.
+struct Groups {
+  comm::Comm* ep = nullptr;  // experts are spread over it
+  comm::Comm* cp = nullptr;  // documents are cut over it
+  comm::Comm* tp = nullptr;  // heads, output groups and the vocabulary are cut over it
+};
+
+inline int64_t group_size(const comm::Comm* group) { return group ? group->size() : 1; }
+inline int64_t group_rank(const comm::Comm* group) { return group ? group->rank() : 0; }
+
 struct Ctx {
   const backend::OpTable& ops;
   const backend::DeviceTable& device;
@@ -26,6 +37,7 @@ struct Ctx {
   DType acc;  // accumulation, vectors of parameters, gradients of parameters
   // The block that runs, for whoever watches the ops: its number, the prediction block's being the last; -1 outside.
   int64_t layer = -1;
+  Groups groups = {};
 };
 
 // While it lives, ops belong to a block.

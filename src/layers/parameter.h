@@ -11,14 +11,24 @@ namespace temper::layers {
 
 enum class Init : uint8_t { kNormal, kOnes, kZeros, kHashTable };
 
+// Which part of the tensor of its name a rank has: [begin, begin + shape[dim]) of one dim of the whole.
+struct Part {
+  Shape whole;  // of rank 0: the rank has all of it
+  int dim = 0;
+  int64_t begin = 0;
+};
+
 struct Parameter {
   std::string name;  // name in transformers' DeepseekV4ForCausalLM, e.g. "model.layers.0.self_attn.sinks"
-  Shape shape;
+  Shape shape;       // of this rank's part
+  Part part;
   DType dtype = DType::kNone;     // of value: act for matrices, acc for vectors and mHC, i64 for tid2eid
   Init init = Init::kNormal;      // how a model that is not loaded starts (architecture page 8)
   bool decay = false;             // weight decay applies (matrices; never norms, biases, sinks, position biases)
   bool grad_by_products = false;  // nothing but products (Linear, the experts') adds to grad
   bool trainable = true;          // false: buffers (correction bias, tid2eid), indexer tensors, what the run froze
+
+  const Shape& whole_shape() const { return part.whole.rank() > 0 ? part.whole : shape; }
 
   View value;   // what the layers compute with
   View master;  // acc; the weight of record. The same memory as value when the dtypes agree, undefined for buffers

@@ -27,6 +27,17 @@ enum class IndexerUse : uint8_t {
   kWarmUp,  // nothing else is trained, and attention reads every visible entry meanwhile
 };
 
+// Which part of a model a rank has. Its groups are those of Ctx.
+struct ModelPart {
+  int64_t first_layer = 0, end_layer = -1;  // main layers [first, end); -1: to the last, with final norm, head and MTP
+  int64_t ep_rank = 0, ep_size = 1;         // experts [rank, rank + 1) * E / size of every layer
+  // 0: a rank takes what experts get. Else a rank's experts take at most this many rows (token, slot) at once, and more
+  // in further rounds.
+  int64_t expert_rows = 0;
+  // Sums over micro-batches and ranks are formed in one tree whatever the layout.
+  bool exact = false;
+};
+
 struct ModelOptions {
   layers::Precision precision = layers::Precision::kFp32;
   int64_t max_tokens = 0;      // capacity T of a micro-batch
@@ -39,6 +50,7 @@ struct ModelOptions {
   IndexerUse indexer = IndexerUse::kFrozen;
   std::vector<std::string> frozen = {};  // parameters that are not trained: names, in which * stands for any characters
   int64_t num_threads = temper::num_threads();  // DeviceInfo::num_threads; sizes the workspace of attention's backward
+  ModelPart part = {};
 };
 
 // Per position of the micro-batch; 0 where targets is -1.

@@ -19,13 +19,13 @@ struct Layout {
   // What the ranks with equal weights keep once: 0 nothing, 1 masters and moments, 2 also gradients, 3 also weights.
   int64_t zero = 1;
   bool operator==(const Layout&) const = default;
-  std::string to_string() const;  // "dp 4, ep 2, zero 1"; axes of one rank are left out
+  std::string to_string() const;  // "dp 4, ep 2, zero 1"; axes of one rank, and an open dp, are left out
 };
 
 // Where a rank is.
 struct MeshRank {
   int64_t pp = 0, dp = 0, cp = 0, tp = 0;
-  int64_t ep = 0, edp = 0;  // within the dp * cp plane: plane = dp * cp_size + cp; ep = plane % ep_size
+  int64_t ep = 0, edp = 0;  // within the dp * cp plane: plane = dp * cp_size + cp = edp * ep_size + ep
 };
 
 // dp filled in. Throws kInvalidArgument where the axes do not divide the world or the model (heads and output groups by
@@ -33,6 +33,18 @@ struct MeshRank {
 // that are valid.
 Layout resolve(const Layout& layout, int64_t world_size, const model::Config& config);
 
+// Of the functions below, layout is resolved and rank one of its world.
 MeshRank mesh_rank(const Layout& layout, int64_t rank);
+
+// Along which the ranks of a group differ. kData: dp and cp, the ranks that have the same weights apart from experts.
+enum class Axis : uint8_t { kDp, kCp, kTp, kPp, kEp, kEdp, kData };
+
+// A rank's group along an axis, as Comm::split of the world wants it: ranks of one color are a group, in the order of
+// key, which runs from 0 along the axis. color is the lowest world rank of the group.
+struct Group {
+  const char* name;  // "dp"
+  int64_t color, key;
+};
+Group group(const Layout& layout, int64_t rank, Axis axis);
 
 }  // namespace temper::parallel

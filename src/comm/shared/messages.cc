@@ -1,0 +1,51 @@
+// Messages between two ranks of a SharedComm: the sender keeps a copy in its own heap until the receiver has it.
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "comm/shared/shared_comm.h"
+
+namespace temper::comm {
+
+void SharedComm::send(backend::Stream*, View x, int64_t to, Call call) {
+  CHECK(x.contiguous() && 0 <= to && to < group_.size, x.to_string(), to, group_.size);
+  Identity id{.op = Op::kSend, .dtype = x.dtype, .num_bytes = x.num_bytes()};
+  me_->begin_call(name_, ++num_begun_, id, call);
+  Queue& queue = group_.queue(rank_, to);
+  const uint32_t number = queue.sent.value.load(std::memory_order_relaxed);
+  // Only a rank with hundreds of messages under way to one other waits here.
+  traffic_.wait_seconds += me_->wait(queue.received, number + 1 - Queue::kLength, members_[static_cast<size_t>(to)]);
+  Message& message = queue.messages[number % Queue::kLength];
+  message.sent = me_->doing();
+  message.payload = me_->heap().allocate_message(x.num_bytes(), queue.received, number + 1);
+  std::memcpy(group_.block.at(message.payload), x.raw(), static_cast<size_t>(x.num_bytes()));
+  raise(queue.sent, number + 1);
+  traffic_.num_calls += 1;
+  traffic_.num_bytes += x.num_bytes();
+  leave();
+}
+
+void SharedComm::recv(backend::Stream*, View x, int64_t from, Call call) {
+  CHECK(x.contiguous() && 0 <= from && from < group_.size, x.to_string(), from, group_.size);
+  Identity id{.op = Op::kRecv, .dtype = x.dtype, .num_bytes = x.num_bytes()};
+  me_->begin_call(name_, ++num_begun_, id, call);
+  Queue& queue = group_.queue(from, rank_);
+  const uint32_t number = queue.received.value.load(std::memory_order_relaxed);
+  traffic_.wait_seconds += me_->wait(queue.sent, number + 1, members_[static_cast<size_t>(from)]);
+  const Message& message = queue.messages[number % Queue::kLength];
+  const Identity& sent = message.sent.id;
+  if (sent.dtype != id.dtype || sent.num_bytes != id.num_bytes || sent.layer != id.layer ||
+      sent.hash_what != id.hash_what) {
+    me_->fail_world(fmt::format("rank {} came to {}, but rank {} has sent it {}", me_->rank(),
+                                describe_call(me_->doing()), members_[static_cast<size_t>(from)],
+                                describe_call(message.sent)));
+  }
+  std::memcpy(x.raw(), group_.block.at(message.payload), static_cast<size_t>(x.num_bytes()));
+  raise(queue.received, number + 1);
+  traffic_.num_calls += 1;
+  traffic_.num_bytes += x.num_bytes();
+  leave();
+}
+
+}  // namespace temper::comm

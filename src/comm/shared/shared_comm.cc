@@ -1,0 +1,96 @@
+#include "comm/shared/shared_comm.h"
+
+#include <algorithm>
+#include <numeric>
+#include <tuple>
+#include <utility>
+
+#include "base/check.h"
+#include "base/error.h"
+
+namespace temper::comm {
+
+SharedComm::SharedComm(std::shared_ptr<SharedRank> me, Group group, int64_t rank, std::vector<int64_t> members,
+                       std::string_view name)
+    : me_(std::move(me)),
+      group_(std::move(group)),
+      rank_(rank),
+      members_(std::move(members)),
+      name_(name),
+      sources_(members_.size()) {}
+
+std::unique_ptr<Comm> SharedComm::world(std::shared_ptr<SharedRank> me) {
+  const Block& block = me->block();
+  const int64_t size = block.num_ranks(), rank = me->rank();
+  // The first thing that rank 0 gives out, so everyone knows where it is.
+  const int64_t num_bytes = Group::num_bytes(size);
+  const int64_t offset =
+      rank == 0 ? me->heap().allocate_for_world(num_bytes) : SharedHeap(block, 0).allocate_for_world(num_bytes);
+  std::vector<int64_t> members(static_cast<size_t>(size));
+  std::iota(members.begin(), members.end(), 0);
+  return std::make_unique<SharedComm>(me, Group{block, offset, size}, rank, std::move(members), "world");
+}
+
+void SharedComm::enter(Identity id, int64_t num_bytes, const Call& call) {
+  me_->begin_call(name_, ++num_begun_, id, call);
+  group_.member(rank_).id[parity(0)] = id;
+  traffic_.num_calls += 1;
+  traffic_.num_bytes += num_bytes;
+}
+
+void SharedComm::meet() {
+  ++stage_;
+  raise(group_.member(rank_).arrived, stage_);
+  for (int64_t r = 0; r < group_.size; ++r)
+    traffic_.wait_seconds += me_->wait(group_.member(r).arrived, stage_, members_[r]);
+}
+
+void SharedComm::check_agreement() {
+  const uint32_t last = (stage_ - 1) % 2;
+  const Identity& mine = group_.member(rank_).id[last];
+  bool agreed = true;
+  for (int64_t r = 0; r < group_.size; ++r) agreed = agreed && group_.member(r).id[last] == mine;
+  if (agreed) return;
+  std::vector<Identity> ids;
+  for (int64_t r = 0; r < group_.size; ++r) ids.push_back(group_.member(r).id[last]);
+  me_->fail_world(explain_mismatch(members_, ids, me_->reports()));
+}
+
+std::unique_ptr<Comm> SharedComm::split(int64_t color, int64_t key, std::string_view name) {
+  struct Choice {
+    int64_t color, key, rank;
+  };
+  const Call call{.what = "split"};
+  enter({.op = Op::kSplit}, 0, call);
+  const Choice mine{color, key, rank_};
+  std::vector<Choice> choices(members_.size());
+  gather_bytes(reinterpret_cast<char*>(choices.data()), reinterpret_cast<const char*>(&mine), sizeof mine);
+  std::erase_if(choices, [&](const Choice& c) { return c.color != color; });
+  std::sort(choices.begin(), choices.end(),
+            [](const Choice& a, const Choice& b) { return std::tie(a.key, a.rank) < std::tie(b.key, b.rank); });
+  const auto size = static_cast<int64_t>(choices.size());
+  const bool leads = choices[0].rank == rank_;
+  const int64_t offset = leads ? me_->heap().allocate_for_world(Group::num_bytes(size)) : 0;
+  std::vector<int64_t> offsets(members_.size());
+  enter({.op = Op::kSplit}, 0, call);
+  gather_bytes(reinterpret_cast<char*>(offsets.data()), reinterpret_cast<const char*>(&offset), sizeof offset);
+  leave();
+  std::vector<int64_t> members;
+  int64_t rank = 0;
+  for (const Choice& c : choices) {
+    if (c.rank == rank_) rank = static_cast<int64_t>(members.size());
+    members.push_back(members_[static_cast<size_t>(c.rank)]);
+  }
+  const Group group{group_.block, offsets[static_cast<size_t>(choices[0].rank)], size};
+  return std::make_unique<SharedComm>(me_, group, rank, std::move(members), name);
+}
+
+void SharedComm::abort(std::string_view why) noexcept {
+  try {
+    me_->post_verdict(fmt::format("rank {} failed: {}", me_->rank(), why));
+  } catch (...) {  // no memory for the text
+    me_->post_verdict("a rank failed");
+  }
+}
+
+}  // namespace temper::comm

@@ -4,7 +4,8 @@
 //
 // Contract of all collectives: every rank of the group calls the same one, in the same order, with the same Call, dtype
 // and, but for all_to_all_v, the same size. They are enqueued on the stream (of the CPU: done on return). Views are
-// contiguous device memory. A sum is formed in one fixed order, the balanced binary tree over the ranks of the group,
+// contiguous device memory, or, where the stream is null, memory of the host; then the call is done on return. A sum is
+// formed in one fixed order, the balanced binary tree over the ranks of the group,
 //   ((x0 + x1) + (x2 + x3)) + ((x4 + x5) + ...), missing ranks left out,
 // whatever the engine and the size of the message; bf16 is added in f32 and rounded once. All ranks get equal bits.
 //
@@ -75,5 +76,9 @@ class Comm {
   virtual void set_deadline(double seconds) = 0;
   virtual Traffic traffic() const = 0;  // of this group
 };
+
+// Of a group that may be null: this rank alone.
+inline int64_t group_size(const Comm* group) { return group ? group->size() : 1; }
+inline int64_t group_rank(const Comm* group) { return group ? group->rank() : 0; }
 
 }  // namespace temper::comm

@@ -19,15 +19,14 @@ struct ChoiceRule {
   View given;
 };
 
-// The ranks that share a model's layers with this one, by mesh axis; null: this rank has the axis to itself.
+// The ranks that work with this one, by mesh axis; null: this rank has the axis to itself.
 struct Groups {
+  comm::Comm* world = nullptr;
+  comm::Comm* dp = nullptr;  // micro-batches are dealt over it
   comm::Comm* ep = nullptr;  // experts are spread over it
   comm::Comm* cp = nullptr;  // documents are cut over it
   comm::Comm* tp = nullptr;  // heads, output groups and the vocabulary are cut over it
 };
-
-inline int64_t group_size(const comm::Comm* group) { return group ? group->size() : 1; }
-inline int64_t group_rank(const comm::Comm* group) { return group ? group->rank() : 0; }
 
 struct Ctx {
   const backend::OpTable& ops;

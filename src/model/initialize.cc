@@ -18,12 +18,13 @@ uint64_t hash_name(const std::string& name) {
   return hash;
 }
 
-std::vector<double> initial_values(const Parameter& p, double stddev, uint64_t seed) {
-  std::vector<double> values(p.shape.size(), p.init == Init::kOnes ? 1.0 : 0.0);
+// Elements [begin, begin + count) of the rank's part.
+std::vector<double> initial_values(const Parameter& p, int64_t begin, int64_t count, double stddev, uint64_t seed) {
+  std::vector<double> values(count, p.init == Init::kOnes ? 1.0 : 0.0);
   if (p.init != Init::kNormal) return values;
   const Philox random{seed, RandomPurpose::kInit};
   const uint64_t key = hash_name(p.name);
-  for (size_t i = 0; i < values.size(); ++i) values[i] = stddev * random.normal(key, i);
+  for (int64_t i = 0; i < count; ++i) values[i] = stddev * random.normal(key, p.whole_index(begin + i));
   return values;
 }
 
@@ -53,8 +54,10 @@ void Model::initialize(Ctx& ctx, uint64_t seed) {
       ctx.device.copy_to_device(ctx.stream, p->value, table.data());
       continue;
     }
-    const auto values = initial_values(*p, config_.initializer_range, seed);
-    const View target = p->master.defined() ? p->master : p->value;
+    const bool is_owned = p->master.defined();
+    const View target = is_owned ? p->master : p->value;
+    const auto values =
+        initial_values(*p, is_owned ? p->owned_begin() : 0, target.size(), config_.initializer_range, seed);
     if (target.dtype == DType::kF64) {
       ctx.device.copy_to_device(ctx.stream, target, values.data());
     } else if (target.dtype == DType::kF32) {

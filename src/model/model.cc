@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "model/freeze.h"
 #include "model/model_impl.h"
+#include "model/parameter_memory.h"
 
 namespace temper::model {
 namespace {
@@ -84,6 +85,7 @@ Model::Model(Config config, ModelOptions options) : config_(std::move(config)), 
   m.lm_head.collect(parameters_);
   if (m.mtp) m.mtp->collect(parameters_);
   choose_trainable(parameters_, options_);
+  m.units = parameter_units(parameters_, config_.num_hidden_layers, m.mtp != nullptr);
 
   m.lowest_trained = m.embedding.trainable ? -1 : config_.num_hidden_layers + 1;
   for (size_t i = 1; i < parameters_.size() && m.lowest_trained > config_.num_hidden_layers; ++i) {
@@ -101,15 +103,7 @@ Model::~Model() = default;
 void Model::declare(Book& book) {
   const int64_t T = options_.max_tokens, M = config_.hc_mult, D = config_.hidden_size;
   Impl& m = *impl_;
-  for (Parameter* p : parameters_) {
-    book.declare(&p->value, TensorKind::kParameter, p->name, p->dtype, p->shape);
-    if (!p->trainable || !options_.train) continue;
-    if (p->dtype != m.dtypes.acc) book.declare(&p->master, TensorKind::kMaster, p->name, m.dtypes.acc, p->shape);
-    book.declare(&p->grad, TensorKind::kGradient, p->name, m.dtypes.acc, p->shape);
-    if (!options_.optimizer) continue;
-    book.declare(&p->m, TensorKind::kMoment, p->name + ":m", m.dtypes.acc, p->shape);
-    book.declare(&p->v, TensorKind::kMoment, p->name + ":v", m.dtypes.acc, p->shape);
-  }
+  declare_parameters(book, m.units, options_, m.dtypes.acc);
 
   const int64_t positions = options_.max_document > 0 ? options_.max_document : T;
   m.main_rotary.declare(book, positions, m.dtypes.acc);
@@ -156,15 +150,16 @@ void Model::declare(Book& book) {
 }
 
 void Model::prepare(Ctx& ctx) {
-  for (Parameter* p : parameters_)
-    if (!p->master.defined() && p->dtype == impl_->dtypes.acc && p->trainable) p->master = p->value;
+  bind_parameters(impl_->units, impl_->dtypes.acc);
   impl_->main_rotary.prepare(ctx);
   impl_->compress_rotary.prepare(ctx);
 }
 
 void Model::refresh_values(Ctx& ctx) {
   for (Parameter* p : parameters_)
-    if (p->master.defined() && p->master.raw() != p->value.raw()) ctx.ops.copy(ctx.stream, p->value, p->master);
+    if (p->master.defined() && p->master.raw() != p->owned_value().raw())
+      ctx.ops.copy(ctx.stream, p->owned_value(), p->master);
+  weights_updated(ctx);
 }
 
 }  // namespace temper::model

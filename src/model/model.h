@@ -10,48 +10,15 @@
 #include <span>
 #include <vector>
 
-#include "base/thread.h"
 #include "layers/ctx.h"
 #include "layers/parameter.h"
 #include "layers/token_layout.h"
 #include "model/config.h"
-#include "model/keep_policy.h"
+#include "model/model_options.h"
+#include "model/weight_keeper.h"
 #include "tensor/book.h"
 
 namespace temper::model {
-
-// What becomes of the lightning indexer's weights.
-enum class IndexerUse : uint8_t {
-  kFrozen,  // as loaded
-  kTrain,   // they follow the attention by their own loss, beside the model
-  kWarmUp,  // nothing else is trained, and attention reads every visible entry meanwhile
-};
-
-// Which part of a model a rank has. Its groups are those of Ctx.
-struct ModelPart {
-  int64_t first_layer = 0, end_layer = -1;  // main layers [first, end); -1: to the last, with final norm, head and MTP
-  int64_t ep_rank = 0, ep_size = 1;         // experts [rank, rank + 1) * E / size of every layer
-  // 0: a rank takes what experts get. Else a rank's experts take at most this many rows (token, slot) at once, and more
-  // in further rounds.
-  int64_t expert_rows = 0;
-  // Sums over micro-batches and ranks are formed in one tree whatever the layout.
-  bool exact = false;
-};
-
-struct ModelOptions {
-  layers::Precision precision = layers::Precision::kFp32;
-  int64_t max_tokens = 0;      // capacity T of a micro-batch
-  int64_t max_document = 0;    // longest document: length of the rotary tables; 0 = max_tokens
-  int64_t logit_chunk = 1024;  // tokens whose logits exist at once
-  Recompute recompute = Recompute::kNone;
-  bool train = true;      // false: no gradients, moments or saved tensors are declared
-  bool optimizer = true;  // with train: declare AdamW moments
-  bool mtp = false;       // with the multi-token-prediction block ("mtp.0.*")
-  IndexerUse indexer = IndexerUse::kFrozen;
-  std::vector<std::string> frozen = {};  // parameters that are not trained: names, in which * stands for any characters
-  int64_t num_threads = temper::num_threads();  // DeviceInfo::num_threads; sizes the workspace of attention's backward
-  ModelPart part = {};
-};
 
 // Per position of the micro-batch; 0 where targets is -1.
 struct TokenResults {
@@ -114,10 +81,19 @@ class Model {
   // only.
   void initialize(layers::Ctx& ctx, uint64_t seed);
 
+  // Units of parameters, as WeightKeeper counts them; the ends last.
+  const std::vector<layers::ParameterList>& units() const;
+  // Who is asked for weights and told of gradients from now on; null: nobody.
+  void set_weight_keeper(WeightKeeper* keeper);
+
   // Copies master into value for every trainable parameter (after loading masters).
   void refresh_values(layers::Ctx& ctx);
-  // Begins a step: gradients, auxiliary losses and statistics become 0.
-  void zero_gradients(layers::Ctx& ctx);
+  // Begins a step of so many micro-batches: gradients, auxiliary losses and statistics become 0.
+  void zero_gradients(layers::Ctx& ctx, int64_t num_micro_batches = 1);
+  // After the last micro-batch: gradients (Parameter::owned_grad) and statistics are those of all ranks. Collective.
+  void complete_gradients(layers::Ctx& ctx);
+  // After the update of what this rank owns: values are whole again. Collective.
+  void weights_updated(layers::Ctx& ctx);
 
   // Runs the model on a micro-batch of 1 to max_tokens tokens. Rows of `given` replace the router's experts and the
   // indexer's entries; weights are still computed from the current router. Throws kInvalidArgument where their number

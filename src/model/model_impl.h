@@ -22,7 +22,9 @@ struct Model::Impl {
   layers::RmsNorm norm;
   layers::LmHead lm_head;
   layers::RotaryTable main_rotary, compress_rotary;
-  std::unique_ptr<Mtp> mtp;         // where the model has it
+  std::unique_ptr<Mtp> mtp;                  // where the model has it
+  std::vector<layers::ParameterList> units;  // see parameter_units()
+  WeightKeeper* keeper = nullptr;
   int64_t lowest_trained = 0;       // block: below it nothing is trained but indexers; -1: the embedding is
   bool indexer_is_trained = false;  // at least one
   bool attends_to_all = false;      // warm-up of the indexer
@@ -48,6 +50,14 @@ struct Model::Impl {
   const layers::RotaryTable& rotary(const Config& config, int64_t layer) const {
     return config.compress_rate(layer) > 0 ? compress_rotary : main_rotary;
   }
+  void gather(layers::Ctx& ctx, int64_t unit) const {
+    if (keeper) keeper->gather(ctx, unit);
+  }
+  void begin_backward(layers::Ctx& ctx, int64_t unit) const {
+    if (keeper) keeper->begin_backward(ctx, unit);
+  }
+  // The gradients of the unit are those of its micro-batches from here on.
+  void end_backward(layers::Ctx& ctx, int64_t unit) const;
   View streams(int64_t layer) const { return stream_buffers[keep.stream_buffer[layer]].first(layout.num_tokens()); }
   // Collapse, final norm: fills y_TD from the streams after the last layer.
   void collapse(layers::Ctx& ctx, View x_TMD) const;

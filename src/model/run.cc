@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "model/model_impl.h"
+#include "model/parameter_memory.h"
 
 namespace temper::model {
 
@@ -17,18 +18,42 @@ void Model::Impl::collapse(Ctx& ctx, View x_TMD) const {
 
 void Model::Impl::rebuild(Ctx& ctx, const Config& config, int64_t layer) const {
   const LayerScope scope(ctx, layer);
+  gather(ctx, layer);
   const layers::ChoiceRule replay{true, {}};
   blocks[layer]->forward(ctx, streams(layer + 1), streams(layer), {replay, replay, entry_uses[layer]}, layout,
                          rotary(config, layer));
 }
 
-void Model::zero_gradients(Ctx& ctx) {
+const std::vector<layers::ParameterList>& Model::units() const { return impl_->units; }
+void Model::set_weight_keeper(WeightKeeper* keeper) { impl_->keeper = keeper; }
+
+void Model::Impl::end_backward(Ctx& ctx, int64_t unit) const {
+  // What this micro-batch did not reach: documents too short for a compressed entry, a prediction block without rows.
+  for (const Parameter* p : unit == WeightKeeper::kEnds ? units.back() : units[unit])
+    if (std::exchange(p->grad_is_stale, false)) ctx.ops.fill(ctx.stream, p->grad, 0);
+  if (keeper) keeper->end_backward(ctx, unit);
+}
+
+void Model::complete_gradients(Ctx& ctx) {
   Impl& m = *impl_;
-  for (const Parameter* p : parameters_) {
-    if (!p->grad.defined()) continue;
-    p->grad_is_stale = p->grad_by_products;
-    if (!p->grad_is_stale) ctx.ops.fill(ctx.stream, p->grad, 0);
-  }
+  if (m.keeper) m.keeper->end_step(ctx);
+  comm::Comm* dp = ctx.groups.dp;
+  if (!dp) return;
+  for (const View& sum : {m.load_LE, m.entropy_L, m.clamped_L3, m.balance_L, m.indexer_L})
+    dp->all_reduce(ctx.stream, sum.reshape({sum.size()}), comm::Reduce::kSum, {"statistics"});
+  const View rows(m.counted_rows_L.data(), DType::kI64, {m.num_blocks()});
+  dp->all_reduce(nullptr, rows, comm::Reduce::kSum, {"statistics"});
+}
+
+void Model::weights_updated(Ctx& ctx) {
+  if (impl_->keeper) impl_->keeper->values_changed(ctx);
+}
+
+void Model::zero_gradients(Ctx& ctx, int64_t num_micro_batches) {
+  Impl& m = *impl_;
+  if (m.keeper) m.keeper->begin_step(num_micro_batches);
+  for (const Parameter* p : parameters_)
+    if (p->grad.defined() && !p->grad_piece.defined()) clear_gradient(ctx, *p);
   for (const View& sum : {m.load_LE, m.entropy_L, m.clamped_L3, m.balance_L, m.indexer_L})
     if (sum.defined()) ctx.ops.fill(ctx.stream, sum, 0);
   m.counted_rows_L.assign(m.num_blocks(), 0);
@@ -47,6 +72,7 @@ void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* gi
   ctx.ops.embedding_forward(ctx.stream, m.streams(0), m.embedding.value, m.layout.token_T);
   for (int64_t l = 0; l < L; ++l) {
     const LayerScope scope(ctx, l);
+    m.gather(ctx, l);
     const Block::Choosing choosing = m.choosing(ctx, config_, given ? given->layers[l] : Choices::Layer{}, l);
     m.entry_uses[l] = choosing.use;
     m.blocks[l]->forward(ctx, m.streams(l + 1), m.streams(l), choosing, m.layout, m.rotary(config_, l));
@@ -72,6 +98,7 @@ TokenResults Model::mtp_logprobs(Ctx& ctx, std::span<const double> dlogp_R) {
   if (R == 0) return results;
   {
     const LayerScope scope(ctx, L);
+    m.gather(ctx, L);
     m.mtp->forward(ctx, m.streams(L), m.embedding.value, m.choosing(ctx, config_, m.mtp_given, L),
                    config_.sliding_window, m.main_rotary);
     m.add_statistics(ctx, config_, L, R);
@@ -99,12 +126,14 @@ void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradien
   const int64_t T = layout.num_tokens();
   const View streams_grad = dx_TMD.first(T), dy_TD = dv_TD.first(T);
   ctx.ops.fill(ctx.stream, streams_grad, 0);
+  if (mtp) begin_backward(ctx, num_layers);
   if (mtp && !gradients.mtp_dlogp_R.empty()) {
     const View dy_RD = mtp_dv_TD.first(mtp->num_rows());
     lm_head.backward(ctx, dy_RD, mtp->y_RD(), gradients.mtp_dlogp_R, mtp_lm_saved);
     const LayerScope scope(ctx, num_layers);
     mtp->backward(ctx, streams_grad, embedding.grad, dy_RD, balance_of(num_layers, gradients.balance), main_rotary);
   }
+  if (mtp) end_backward(ctx, num_layers);
   lm_head.backward(ctx, dy_TD, y_TD.first(T), gradients.dlogp_T, lm_saved);
   norm.backward(ctx, dy_TD, dy_TD, v_TD.first(T), v_rstd_T.first(T));
   head_hyper.backward_pre(ctx, streams_grad, dy_TD, streams(num_layers), head_saved.first(T));
@@ -125,6 +154,7 @@ void Model::backward(Ctx& ctx, const LossGradients& gradients) {
       for (int64_t k = l - segment + 1; k < l; ++k) m.rebuild(ctx, config_, k);
     }
     if (m.keep.share_saved && !is_last) m.rebuild(ctx, config_, l);
+    m.begin_backward(ctx, l);
     // The indexer's loss reads what forward saved; it leaves dx alone.
     if (m.indexer_is_trained)
       m.blocks[l]->backward_indexer(ctx, m.indexer_L.slice(0, l, l + 1), m.entry_uses[l], gradients.indexer, m.layout,
@@ -132,11 +162,10 @@ void Model::backward(Ctx& ctx, const LossGradients& gradients) {
     if (l >= m.lowest_trained)
       m.blocks[l]->backward(ctx, dx_TMD, m.streams(l), m.entry_uses[l], m.balance_of(l, gradients.balance), m.layout,
                             m.rotary(config_, l));
+    m.end_backward(ctx, l);
   }
   if (m.embedding.grad.defined()) ctx.ops.embedding_backward(ctx.stream, m.embedding.grad, dx_TMD, m.layout.token_T);
-  // What this micro-batch did not reach: documents too short for a compressed entry, a prediction block without rows.
-  for (const Parameter* p : parameters_)
-    if (std::exchange(p->grad_is_stale, false)) ctx.ops.fill(ctx.stream, p->grad, 0);
+  m.end_backward(ctx, WeightKeeper::kEnds);
 }
 
 View Model::streams(int64_t layer) const { return impl_->streams(layer); }

@@ -20,9 +20,9 @@ class Adamw {
  public:
   explicit Adamw(AdamwOptions options) : options_(options) {}
 
-  // Updates master, m, v and value of every trainable parameter from grad_scale * grad. Enqueued on ctx.stream. A
-  // tensor that took no part in the step has a zero gradient and is still decayed, as in PyTorch. A meter, made for the
-  // same parameters, learns how far they moved.
+  // Updates what this rank owns of every trainable parameter: master, m, v and value from grad_scale * grad. Enqueued
+  // on ctx.stream. A tensor that took no part in the step has a zero gradient and is still decayed, as in PyTorch. A
+  // meter, made for the same parameters, learns how far they moved.
   void step(layers::Ctx& ctx, std::span<layers::Parameter* const> parameters, double lr, double grad_scale,
             const UpdateMeter* meter = nullptr);
 

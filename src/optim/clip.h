@@ -9,6 +9,7 @@
 
 #include "layers/ctx.h"
 #include "layers/parameter.h"
+#include "optim/whole_model.h"
 
 namespace temper::optim {
 
@@ -26,19 +27,25 @@ struct GradientNorms {
 };
 
 // Measures  norm^2 = sum over trainable parameters of ||grad||^2.  Per tensor in f64 on the device, combined on the
-// host in f64 in the order of `parameters`: deterministic. Source: post-training 3.5.
+// host in f64 in the order of the whole model's parameters: deterministic, and equal on all ranks. Source:
+// post-training 3.5.
 class NormMeter {
  public:
-  // parameters must outlive the meter.
-  explicit NormMeter(std::span<layers::Parameter* const> parameters);
+  // Of one rank. parameters must outlive the meter.
+  explicit NormMeter(std::span<layers::Parameter* const> parameters)
+      : NormMeter(WholeModel::of(parameters), parameters) {}
+  NormMeter(WholeModel whole, std::span<layers::Parameter* const> parameters)
+      : whole_(std::move(whole)), local_(local_rows(whole_, parameters)) {}
   void declare(Book& book);
-  // Waits for the stream.
+  // Collective. Waits for the stream.
   GradientNorms measure(layers::Ctx& ctx);
 
  private:
-  std::vector<layers::Parameter*> trainable_;
-  std::vector<double> host_P_;
-  View sum_P_;  // f64
+  void add_squares(layers::Ctx& ctx, const LocalRow& local);
+
+  WholeModel whole_;
+  std::vector<LocalRow> local_;
+  View sum_PS_;  // f64; S pieces
 };
 
 // min(1, max_norm / (norm + 1e-6)); max_norm 0 = no clipping.

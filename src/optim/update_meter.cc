@@ -8,24 +8,25 @@ double UpdateNorm::update_rms() const {
   return num_elements > 0 ? update / std::sqrt(static_cast<double>(num_elements)) : 0;
 }
 
-UpdateMeter::UpdateMeter(std::span<layers::Parameter* const> parameters) {
-  for (const layers::Parameter* p : parameters)
-    if (p->trainable) trainable_.push_back(p);
-}
-
 void UpdateMeter::declare(Book& book, DType acc) {
   book.declare(&squares_P2_, TensorKind::kScratch, "update_norms.squares", acc,
-               {static_cast<int64_t>(trainable_.size()), 2});
+               {static_cast<int64_t>(whole_.rows.size()), 2});
+}
+
+void UpdateMeter::begin(layers::Ctx& ctx) const {
+  if (whole_.world) ctx.ops.fill(ctx.stream, squares_P2_, 0);
 }
 
 View UpdateMeter::squares_2(const layers::Parameter& parameter, size_t i) const {
-  CHECK(i < trainable_.size() && trainable_[i] == &parameter, parameter.name, i);
-  const auto index = static_cast<int64_t>(i);
-  return squares_P2_.slice(0, index, index + 1).reshape({2});
+  CHECK(i < local_.size() && local_[i].parameter == &parameter, parameter.name, i);
+  if (!local_[i].is_counted) return {};
+  return squares_P2_.slice(0, local_[i].row, local_[i].row + 1).reshape({2});
 }
 
 UpdateNorms UpdateMeter::read(layers::Ctx& ctx) const {
-  const auto P = static_cast<int64_t>(trainable_.size());
+  const auto P = static_cast<int64_t>(whole_.rows.size());
+  if (whole_.world)
+    whole_.world->all_reduce(ctx.stream, squares_P2_.reshape({2 * P}), comm::Reduce::kSum, {"update norms"});
   std::vector<double> squares_P2(2 * P);
   if (squares_P2_.dtype == DType::kF64) {
     ctx.device.copy_to_host(ctx.stream, squares_P2.data(), squares_P2_);
@@ -36,9 +37,9 @@ UpdateNorms UpdateMeter::read(layers::Ctx& ctx) const {
   }
   UpdateNorms norms;
   for (int64_t i = 0; i < P; ++i) {
-    for (UpdateNorm* norm : {&norms.global, &norms.group[static_cast<int>(group_of(trainable_[i]->name))]}) {
+    for (UpdateNorm* norm : {&norms.global, &norms.group[static_cast<int>(group_of(whole_.rows[i].name))]}) {
       norm->update += squares_P2[2 * i], norm->weight += squares_P2[2 * i + 1];
-      norm->num_elements += trainable_[i]->master.size();
+      norm->num_elements += whole_.rows[i].num_elements;
     }
   }
   const auto take_root = [](UpdateNorm& norm) {

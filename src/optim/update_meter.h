@@ -29,16 +29,21 @@ struct UpdateNorms {
 // the order of `parameters`: deterministic.
 class UpdateMeter {
  public:
-  // parameters must outlive the meter.
-  explicit UpdateMeter(std::span<layers::Parameter* const> parameters);
+  // Of one rank. parameters must outlive the meter.
+  explicit UpdateMeter(std::span<layers::Parameter* const> parameters)
+      : UpdateMeter(WholeModel::of(parameters), parameters) {}
+  UpdateMeter(WholeModel whole, std::span<layers::Parameter* const> parameters)
+      : whole_(std::move(whole)), local_(local_rows(whole_, parameters)) {}
   void declare(Book& book, DType acc);
-  // Where the op adamw puts the squares of the i-th trainable parameter.
+  void begin(layers::Ctx& ctx) const;
+  // Where the op adamw puts the squares of the i-th trainable parameter of this rank; undefined: nowhere.
   View squares_2(const layers::Parameter& parameter, size_t i) const;
-  // Of the last Adamw::step that was given this meter. Waits for the stream.
+  // Of the last Adamw::step that was given this meter. Collective. Waits for the stream.
   UpdateNorms read(layers::Ctx& ctx) const;
 
  private:
-  std::vector<const layers::Parameter*> trainable_;
+  WholeModel whole_;
+  std::vector<LocalRow> local_;
   View squares_P2_;  // acc
 };
 

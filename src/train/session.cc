@@ -1,13 +1,31 @@
 #include "train/session.h"
 
 #include "base/error.h"
+#include "model/parameter_memory.h"
 
 namespace temper::train {
 namespace {
 
-model::ModelOptions with_threads(model::ModelOptions options, const backend::Backend& backend) {
+model::ModelOptions placed(model::ModelOptions options, const backend::Backend& backend, const parallel::Ranks* ranks) {
   options.num_threads = backend.device.info().num_threads;
+  if (ranks) ranks->place(options.part);
   return options;
+}
+
+// The trained parameters of the model that all ranks hold together.
+optim::WholeModel whole_model(const model::Model& part, const parallel::Ranks* ranks) {
+  model::ModelOptions options = part.options();
+  const int64_t num_pieces = options.part.exact() ? layers::Share::kPieces : 1;
+  options.part = {};
+  optim::WholeModel whole = optim::WholeModel::of(model::Model(part.config(), options).parameters());
+  whole.num_pieces = num_pieces;
+  if (!ranks) return whole;
+  whole.world = ranks->world;
+  // Ranks that share a parameter own different pieces of it; where they do not, the first of them counts.
+  whole.is_counted = [equal = ranks->equal()](const layers::Parameter& p) {
+    return p.is_shared() || comm::group_rank(model::is_expert(p) ? equal.experts : equal.dense) == 0;
+  };
+  return whole;
 }
 
 void refuse_if_too_large(const Book& book, const backend::DeviceInfo& info) {
@@ -24,13 +42,22 @@ const backend::Backend& backend_for(layers::Precision precision) {
   return precision == layers::Precision::kFp64 ? backend::cpu_reference() : backend::cpu();
 }
 
-Session::Session(const backend::Backend& backend, model::Config config, model::ModelOptions options, StateMemory state)
-    : ctx_{backend.ops, backend.device, nullptr, layers::act_dtype(options.precision),
-           layers::acc_dtype(options.precision)},
-      model_(std::move(config), with_threads(options, backend)),
-      norm_meter_(model_.parameters()),
-      update_meter_(model_.parameters()) {
+Session::Session(const backend::Backend& backend, model::Config config, model::ModelOptions options, StateMemory state,
+                 const parallel::Ranks* ranks)
+    : ctx_{backend.ops,
+           backend.device,
+           nullptr,
+           layers::act_dtype(options.precision),
+           layers::acc_dtype(options.precision),
+           -1,
+           ranks ? ranks->groups() : layers::Groups{}},
+      model_(std::move(config), placed(options, backend, ranks)),
+      weights_(model_, ranks ? ranks->equal() : parallel::EqualRanks{}),
+      norm_meter_(whole_model(model_, ranks), model_.parameters()),
+      update_meter_(whole_model(model_, ranks), model_.parameters()) {
+  model_.set_weight_keeper(&weights_);
   model_.declare(book_);
+  weights_.declare(book_);
   if (options.train) norm_meter_.declare(book_), update_meter_.declare(book_, ctx_.acc);
   if (state != StateMemory::kNone) {
     state_tensors_.emplace(model_.parameters(), state == StateMemory::kStaged);

@@ -9,6 +9,7 @@
 #include "model/model.h"
 #include "optim/clip.h"
 #include "optim/update_meter.h"
+#include "parallel/ranks.h"
 #include "tensor/book.h"
 #include "train/state_tensors.h"
 
@@ -25,8 +26,10 @@ class Session {
   // Declares everything, refuses (kOutOfMemory, with the Book's table) what does not fit into the device's free memory,
   // then allocates and fills the constant tables. Weights are undefined until they are loaded or initialised.
   // options.num_threads is set from the device. The backend must outlive the Session.
+  // ranks: those that train the model together, each with a Session of its own; null: this one alone. What the layout
+  // says of options.part is filled in.
   Session(const backend::Backend& backend, model::Config config, model::ModelOptions options,
-          StateMemory state = StateMemory::kNone);
+          StateMemory state = StateMemory::kNone, const parallel::Ranks* ranks = nullptr);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
   ~Session();
@@ -42,6 +45,7 @@ class Session {
  private:
   layers::Ctx ctx_;
   model::Model model_;
+  parallel::Weights weights_;
   optim::NormMeter norm_meter_;
   optim::UpdateMeter update_meter_;
   std::optional<StateTensors> state_tensors_;

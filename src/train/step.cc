@@ -24,12 +24,11 @@ const StepResult& Step::compute(std::span<const layers::MicroBatch> batches, dou
   batches_ = batches;
   result_ = {};
   result_.learning_rate = learning_rate;
-  sums_ = {};
-  mtp_sum_ = 0;
   loss_is_finite_ = true;
   num_step_tokens_ = 0;
   for (const layers::MicroBatch& batch : batches) num_step_tokens_ += static_cast<int64_t>(batch.tokens.size());
-  instructions_ = parallel::one_rank_step(static_cast<int64_t>(batches.size()));
+  deal();
+  instructions_ = parallel::one_rank_step(static_cast<int64_t>(mine_.size()));
   position_ = instructions_.size();
   z_ = count_denominator(parts_.objective, batches);
   if (!std::isfinite(z_)) {
@@ -42,14 +41,56 @@ const StepResult& Step::compute(std::span<const layers::MicroBatch> batches, dou
          "the data",
          batches.size(), z_);
   }
-  parts_.model.zero_gradients(parts_.ctx);
+  parts_.model.zero_gradients(parts_.ctx, static_cast<int64_t>(mine_.size()));
+  sums_M_.assign(batches.size(), {});
   parallel::run(instructions_, *this, position_);
-  result_.loss = sums_.loss / z_;
-  if (std::isnan(result_.loss)) result_.loss = std::numeric_limits<double>::quiet_NaN();  // of one sign
-  result_.mtp_loss = mtp_sum_ / z_;
-  result_.num_targets = static_cast<int64_t>(sums_.num_targets);
-  result_.mean_token_accuracy = sums_.num_correct / sums_.num_targets;
+  add_up();
   return result_;
+}
+
+// Micro-batch m of the step is that of rank m mod dp, as its (m / dp)-th; where they do not come out even, the last
+// ones of some ranks are empty, since every rank takes part in what ranks do together.
+void Step::deal() {
+  const comm::Comm* dp = parts_.ctx.groups.dp;
+  const auto num_ranks = static_cast<size_t>(comm::group_size(dp));
+  mine_.clear();
+  for (size_t first = 0; first < batches_.size(); first += num_ranks) {
+    const size_t m = first + static_cast<size_t>(comm::group_rank(dp));
+    mine_.push_back(m < batches_.size() ? m : kEmpty);
+  }
+}
+
+const layers::MicroBatch& Step::batch_of(const parallel::Instruction& instruction) const {
+  const size_t m = mine_[instruction.micro_batch];
+  return m == kEmpty ? empty_ : batches_[m];
+}
+
+Step::Sums& Step::sums_of(const parallel::Instruction& instruction) {
+  const size_t m = mine_[instruction.micro_batch];
+  return m == kEmpty ? empty_sums_ : sums_M_[m];
+}
+
+// The results of the step from those of its micro-batches, whose ranks they come from: in one order, so that the layout
+// changes no bit.
+void Step::add_up() {
+  static_assert(sizeof(Sums) == 6 * sizeof(double));
+  if (comm::Comm* dp = parts_.ctx.groups.dp) {
+    const View sums(sums_M_.data(), DType::kF64, {static_cast<int64_t>(6 * sums_M_.size())});
+    dp->all_reduce(nullptr, sums, comm::Reduce::kSum, {"results"});
+  }
+  Sums total;
+  for (const Sums& sums : sums_M_) {
+    total.loss += sums.loss, total.mtp_loss += sums.mtp_loss;
+    total.num_targets += sums.num_targets, total.num_correct += sums.num_correct;
+    total.num_tokens += sums.num_tokens, total.model_flops += sums.model_flops;
+  }
+  result_.loss = total.loss / z_;
+  if (std::isnan(result_.loss)) result_.loss = std::numeric_limits<double>::quiet_NaN();  // of one sign
+  result_.mtp_loss = total.mtp_loss / z_;
+  result_.num_tokens = static_cast<int64_t>(total.num_tokens);
+  result_.num_targets = static_cast<int64_t>(total.num_targets);
+  result_.mean_token_accuracy = total.num_correct / total.num_targets;
+  result_.model_flops = total.model_flops;
 }
 
 const StepResult& Step::update() {
@@ -68,14 +109,15 @@ int64_t Step::micro_batch() const {
 }
 
 void Step::execute(const parallel::Instruction& instruction) {
-  if (!loss_is_finite_) return;
+  // Other ranks do not know yet, and would wait.
+  if (!loss_is_finite_ && !parts_.ctx.groups.world) return;
   const double start = now_seconds();
   switch (instruction.action) {
     case Action::kForward:
-      forward(batches_[instruction.micro_batch]);
+      forward(instruction);
       break;
     case Action::kLoss:
-      loss(batches_[instruction.micro_batch]);
+      loss(instruction);
       break;
     case Action::kBackward:
       parts_.model.backward(parts_.ctx,
@@ -88,6 +130,7 @@ void Step::execute(const parallel::Instruction& instruction) {
     case Action::kUpdate:
       parts_.adamw.step(parts_.ctx, parts_.model.parameters(), result_.learning_rate,
                         optim::clip_factor(result_.norms.global, parts_.max_grad_norm), parts_.update_meter);
+      parts_.model.weights_updated(parts_.ctx);
       if (parts_.update_meter) result_.update = parts_.update_meter->read(parts_.ctx);
       if (parts_.auxiliary.bias_update_speed > 0)
         parts_.model.update_router_biases(parts_.ctx, parts_.auxiliary.bias_update_speed);
@@ -110,38 +153,40 @@ void Step::execute(const parallel::Instruction& instruction) {
   }
 }
 
-void Step::forward(const layers::MicroBatch& batch) {
+void Step::forward(const parallel::Instruction& instruction) {
+  const layers::MicroBatch& batch = batch_of(instruction);
   parts_.model.forward(parts_.ctx, batch);
-  result_.num_tokens += static_cast<int64_t>(batch.tokens.size());
+  sums_of(instruction).num_tokens = static_cast<double>(batch.tokens.size());
 }
 
-void Step::loss(const layers::MicroBatch& batch) {
+void Step::loss(const parallel::Instruction& instruction) {
+  const layers::MicroBatch& batch = batch_of(instruction);
+  Sums& sums = sums_of(instruction);
   dlogp_T_.resize(batch.tokens.size());
   const bool known = parts_.objective.constant_weights(batch, z_, dlogp_T_);
   const model::TokenResults results =
       parts_.model.logprobs(parts_.ctx, known ? std::span<const double>(dlogp_T_) : std::span<const double>());
-  const auto sums = parts_.objective.token_weights(batch, results.logp_T, results.best_T, z_, dlogp_T_);
-  sums_.loss += sums.loss;
-  loss_is_finite_ = std::isfinite(sums.loss);
-  if (parts_.auxiliary.mtp > 0) mtp_loss();
-  sums_.num_targets += sums.num_targets;
-  sums_.num_correct += sums.num_correct;
+  const auto of_batch = parts_.objective.token_weights(batch, results.logp_T, results.best_T, z_, dlogp_T_);
+  sums.loss = of_batch.loss, sums.num_targets = of_batch.num_targets, sums.num_correct = of_batch.num_correct;
+  loss_is_finite_ = loss_is_finite_ && std::isfinite(sums.loss);
+  if (parts_.auxiliary.mtp > 0) sums.mtp_loss = mtp_loss();
   const model::Config& config = parts_.model.config();
   const auto layout = layers::make_layout(batch.cu_seqlens, config.sliding_window, config.compress_rates());
-  result_.model_flops += parts_.model.train_flops(layout, static_cast<int64_t>(sums.num_targets));
+  sums.model_flops = parts_.model.train_flops(layout, static_cast<int64_t>(sums.num_targets));
 }
 
 // The prediction block's loss: that of the objective on its own rows, with the Z of the main loss (post-training 1.6).
-void Step::mtp_loss() {
+double Step::mtp_loss() {
   const layers::MicroBatch& rows = parts_.model.mtp_batch();
   mtp_dlogp_R_.resize(rows.tokens.size());
   const bool known = parts_.objective.constant_weights(rows, z_, mtp_dlogp_R_);
   for (double& dlogp : mtp_dlogp_R_) dlogp *= parts_.auxiliary.mtp;
   const model::TokenResults results =
       parts_.model.mtp_logprobs(parts_.ctx, known ? std::span<const double>(mtp_dlogp_R_) : std::span<const double>());
-  if (rows.tokens.empty()) return;
-  mtp_sum_ += parts_.objective.token_weights(rows, results.logp_T, results.best_T, z_, mtp_dlogp_R_).loss;
+  if (rows.tokens.empty()) return 0;
+  const double loss = parts_.objective.token_weights(rows, results.logp_T, results.best_T, z_, mtp_dlogp_R_).loss;
   for (double& dlogp : mtp_dlogp_R_) dlogp *= parts_.auxiliary.mtp;
+  return loss;
 }
 
 void Step::auxiliary() {
@@ -152,6 +197,7 @@ void Step::auxiliary() {
 }
 
 void Step::reduce() {
+  parts_.model.complete_gradients(parts_.ctx);
   auxiliary();
   result_.norms = parts_.norm_meter.measure(parts_.ctx);
 }

@@ -2,6 +2,7 @@
 // (clip, move the weights). Between them somebody may look at the result and decide that the weights stay as they are.
 #pragma once
 
+#include <limits>
 #include <optional>
 #include <span>
 #include <vector>
@@ -56,9 +57,10 @@ class Step : private parallel::Executor {
  public:
   explicit Step(StepParts parts) : parts_(parts) {}
 
-  // Loss and gradients of a step; weights and moments stay as they are, so that it can be repeated. After a loss that
-  // is not finite nothing more is computed, and the gradients mean nothing; so it is with loss weights that are not
-  // finite. Throws kInvalidArgument when the batch has no trained token.
+  // Loss and gradients of a step; weights and moments stay as they are, so that it can be repeated. batches: of the
+  // whole step, equal on all ranks, which deal them among themselves; the result is that of all ranks. After a loss
+  // that is not finite nothing more is computed, and the gradients mean nothing; so it is with loss weights that are
+  // not finite. Throws kInvalidArgument when the batch has no trained token.
   const StepResult& compute(std::span<const layers::MicroBatch> batches, double learning_rate);
 
   // Moves the weights (and router biases) by what the last compute() found, which must be finite.
@@ -71,9 +73,18 @@ class Step : private parallel::Executor {
 
  private:
   void execute(const parallel::Instruction& instruction) override;
-  void forward(const layers::MicroBatch& batch);
-  void loss(const layers::MicroBatch& batch);
-  void mtp_loss();
+  // What the step's results are made of, for each micro-batch.
+  struct Sums {
+    double loss = 0, mtp_loss = 0, num_targets = 0, num_correct = 0, num_tokens = 0, model_flops = 0;
+  };
+  static constexpr size_t kEmpty = std::numeric_limits<size_t>::max();
+  void deal();
+  void add_up();
+  const layers::MicroBatch& batch_of(const parallel::Instruction& instruction) const;
+  Sums& sums_of(const parallel::Instruction& instruction);
+  void forward(const parallel::Instruction& instruction);
+  void loss(const parallel::Instruction& instruction);
+  double mtp_loss();
   void reduce();
   void auxiliary();
 
@@ -81,10 +92,12 @@ class Step : private parallel::Executor {
   std::span<const layers::MicroBatch> batches_;
   std::vector<parallel::Instruction> instructions_;
   size_t position_ = 0;
+  std::vector<size_t> mine_;  // this rank's micro-batches; kEmpty: one without tokens
   double z_ = 0;
-  objective::Sums sums_;
   int64_t num_step_tokens_ = 0;
-  double mtp_sum_ = 0;
+  std::vector<Sums> sums_M_;
+  const layers::MicroBatch empty_{{}, {0}, {}, {}};
+  Sums empty_sums_;
   bool loss_is_finite_ = true;
   std::vector<double> dlogp_T_, mtp_dlogp_R_;
   StepResult result_;

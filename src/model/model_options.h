@@ -1,0 +1,54 @@
+// What of a model a rank has, and how it is run.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/thread.h"
+#include "layers/ctx.h"
+#include "layers/parameter.h"
+#include "model/keep_policy.h"
+
+namespace temper::model {
+
+// What becomes of the lightning indexer's weights.
+enum class IndexerUse : uint8_t {
+  kFrozen,  // as loaded
+  kTrain,   // they follow the attention by their own loss, beside the model
+  kWarmUp,  // nothing else is trained, and attention reads every visible entry meanwhile
+};
+
+// Which part of a model a rank has. Its groups are those of Ctx.
+struct ModelPart {
+  int64_t first_layer = 0, end_layer = -1;  // main layers [first, end); -1: to the last, with final norm, head and MTP
+  int64_t ep_rank = 0, ep_size = 1;         // experts [rank, rank + 1) * E / size of every layer
+  // 0: a rank takes what experts get. Else a rank's experts take at most this many rows (token, slot) at once, and more
+  // in further rounds.
+  int64_t expert_rows = 0;
+  // Ranks with equal dense weights, and with equal experts; what they share (ZeRO): 0 nothing, 1 masters and moments,
+  // 2 also the layers' gradients, 3 also the layers' weights.
+  layers::Share share, expert_share;
+  int64_t zero = 0;
+  // Sums over micro-batches and ranks are formed in one tree whatever the layout; of at most this many micro-batches of
+  // a rank in a step. 0: in the order of their arrival.
+  int64_t exact_micro_batches = 0;
+  bool exact() const { return exact_micro_batches > 0; }
+};
+
+struct ModelOptions {
+  layers::Precision precision = layers::Precision::kFp32;
+  int64_t max_tokens = 0;      // capacity T of a micro-batch
+  int64_t max_document = 0;    // longest document: length of the rotary tables; 0 = max_tokens
+  int64_t logit_chunk = 1024;  // tokens whose logits exist at once
+  Recompute recompute = Recompute::kNone;
+  bool train = true;      // false: no gradients, moments or saved tensors are declared
+  bool optimizer = true;  // with train: declare AdamW moments
+  bool mtp = false;       // with the multi-token-prediction block ("mtp.0.*")
+  IndexerUse indexer = IndexerUse::kFrozen;
+  std::vector<std::string> frozen = {};  // parameters that are not trained: names, in which * stands for any characters
+  int64_t num_threads = temper::num_threads();  // DeviceInfo::num_threads; sizes the workspace of attention's backward
+  ModelPart part = {};
+};
+
+}  // namespace temper::model

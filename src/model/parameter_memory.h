@@ -1,0 +1,39 @@
+// The memory of a model's parameters and of what trains them, whole or in the pieces that ranks share.
+//
+//            value           gradient        master, moments
+//   zero 0   whole           whole           whole
+//   zero 1   whole           whole           piece
+//   zero 2   whole           piece *         piece
+//   zero 3   piece *         piece *         piece
+//   * of layers; whole ones exist for one unit at a time, in memory that all units use in turn. The embedding, the
+//     final norm, the last collapse and the head are as with zero 1.
+// Tensors that are not trained are whole on every rank.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "layers/parameter.h"
+#include "model/model.h"
+
+namespace temper::model {
+
+// Whether ranks that share dense weights may have different parts of it.
+bool is_expert(const layers::Parameter& p);
+
+// Makes a gradient 0: one that only products write is left to the first product.
+void clear_gradient(layers::Ctx& ctx, const layers::Parameter& p);
+
+// Parameters that come and go together, by unit (WeightKeeper): the main layers, the prediction block if there is one,
+// then the ends.
+std::vector<layers::ParameterList> parameter_units(const layers::ParameterList& parameters, int64_t num_layers,
+                                                   bool has_mtp);
+
+// Sets every parameter's share, then declares values, masters, gradients and moments. acc: dtype of the last three.
+void declare_parameters(Book& book, const std::vector<layers::ParameterList>& units, const ModelOptions& options,
+                        DType acc);
+
+// After the memory is granted: every View in its shape.
+void bind_parameters(const std::vector<layers::ParameterList>& units, DType acc);
+
+}  // namespace temper::model

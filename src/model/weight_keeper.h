@@ -1,0 +1,29 @@
+// The one who has weights where a model needs them, and adds up its gradients over ranks.
+#pragma once
+
+#include <cstdint>
+
+#include "layers/ctx.h"
+
+namespace temper::model {
+
+// Brings the weights of a layer before it runs and takes its gradients away after it. Units: a main layer by its
+// number, num_hidden_layers for the prediction block, kEnds for everything else, whose weights are always there.
+class WeightKeeper {
+ public:
+  static constexpr int64_t kEnds = -1;
+  virtual ~WeightKeeper() = default;
+  // A step of this rank's micro-batches begins, and has had all of them.
+  virtual void begin_step(int64_t num_micro_batches) = 0;
+  virtual void end_step(layers::Ctx& ctx) = 0;
+  // The unit's values are wanted.
+  virtual void gather(layers::Ctx& ctx, int64_t unit) = 0;
+  // Backward of the unit begins: as gather, and its gradients are wanted.
+  virtual void begin_backward(layers::Ctx& ctx, int64_t unit) = 0;
+  // This micro-batch adds no more to the unit's gradients.
+  virtual void end_backward(layers::Ctx& ctx, int64_t unit) = 0;
+  // This rank has written what it owns of the values.
+  virtual void values_changed(layers::Ctx& ctx) = 0;
+};
+
+}  // namespace temper::model

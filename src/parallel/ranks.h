@@ -1,0 +1,30 @@
+// A rank's place in the mesh, and the groups that it belongs to.
+#pragma once
+
+#include <memory>
+
+#include "comm/comm.h"
+#include "layers/ctx.h"
+#include "parallel/mesh.h"
+#include "parallel/weights.h"
+
+namespace temper::parallel {
+
+struct Ranks {
+  comm::Comm* world = nullptr;
+  Layout layout;
+  MeshRank at;
+  std::unique_ptr<comm::Comm> dp, ep, edp, data;  // null along axes of one rank
+
+  layers::Groups groups() const { return {world, dp.get(), ep.get(), nullptr, nullptr}; }
+  EqualRanks equal() const { return {data.get(), edp.get()}; }
+  // What the layout says of a rank's part of a model.
+  void place(model::ModelPart& part) const;
+  // Whether the rank speaks for all: prints, and writes what is written once.
+  bool is_first() const { return comm::group_rank(world) == 0; }
+};
+
+// Splits the world; layout is resolved. Collective. world must outlive the result.
+Ranks join_mesh(comm::Comm& world, const Layout& layout);
+
+}  // namespace temper::parallel

@@ -1,0 +1,139 @@
+#include "parallel/weights.h"
+
+#include "model/parameter_memory.h"
+
+namespace temper::parallel {
+namespace {
+
+using layers::Ctx;
+using layers::Parameter;
+
+// A whole value or gradient with the room behind it: equal pieces, one for each rank.
+View all_pieces(const Parameter& p, const View& whole) {
+  return {whole.base, whole.dtype, {p.share.size * p.share.piece(p.shape.size())}, whole.offset};
+}
+
+View own_piece(const Parameter& p, const View& whole) {
+  const int64_t piece = p.share.piece(p.shape.size());
+  return all_pieces(p, whole).rows(p.share.rank * piece, (p.share.rank + 1) * piece);
+}
+
+View flat(const View& view) { return view.reshape({view.size()}); }
+
+}  // namespace
+
+Weights::Weights(model::Model& model, EqualRanks ranks)
+    : model_(model), ranks_(ranks), zero_(model.options().part.zero), exact_(model.options().part.exact()) {
+  const model::ModelPart& part = model.options().part;
+  CHECK(part.share.rank == comm::group_rank(ranks.dense) || zero_ == 0, part.share.rank);
+  CHECK(part.expert_share.rank == comm::group_rank(ranks.experts) || zero_ == 0, part.expert_share.rank);
+}
+
+void Weights::declare(Book& book) {
+  done_U_.assign(model_.units().size(), 0);
+  int64_t num_levels = 0;
+  while (model_.options().part.exact_micro_batches >> num_levels > 0) ++num_levels;
+  for (const Parameter* p : model_.parameters()) {
+    if (!exact_ || !p->trainable) continue;
+    auto& levels = trees_[p];
+    levels.resize(num_levels);
+    for (View& level : levels)
+      book.declare(&level, TensorKind::kGradient, p->name + ":sums", p->grad.dtype, {p->num_owned()});
+  }
+}
+
+void Weights::begin_step(int64_t num_micro_batches) {
+  CHECK(num_micro_batches > 0);
+  CHECK(!exact_ || num_micro_batches <= model_.options().part.exact_micro_batches, num_micro_batches);
+  num_micro_batches_ = num_micro_batches;
+  std::fill(done_U_.begin(), done_U_.end(), 0);
+}
+
+const layers::ParameterList& Weights::unit_list(int64_t unit) const {
+  return unit == kEnds ? model_.units().back() : model_.units()[unit];
+}
+
+comm::Comm* Weights::ranks_of(const Parameter& p) const { return model::is_expert(p) ? ranks_.experts : ranks_.dense; }
+
+void Weights::gather(Ctx& ctx, int64_t unit) {
+  if (zero_ < 3 || unit == kEnds || unit == resident_unit_) return;
+  for (const Parameter* p : unit_list(unit))
+    if (p->value_piece.defined())
+      ranks_of(*p)->all_gather(ctx.stream, all_pieces(*p, p->value), p->value_piece, {"weights", unit});
+  resident_unit_ = unit;
+}
+
+void Weights::begin_backward(Ctx& ctx, int64_t unit) {
+  gather(ctx, unit);
+  for (const Parameter* p : unit_list(unit))
+    if (p->grad_piece.defined()) model::clear_gradient(ctx, *p);
+}
+
+void Weights::add_ranks(Ctx& ctx, const Parameter& p, int64_t unit) const {
+  comm::Comm* ranks = ranks_of(p);
+  if (comm::group_size(ranks) == 1) return;
+  if (p.is_shared()) {
+    ranks->reduce_scatter(ctx.stream, own_piece(p, p.grad), all_pieces(p, p.grad), {"gradients", unit});
+  } else {
+    ranks->all_reduce(ctx.stream, flat(p.grad), comm::Reduce::kSum, {"gradients", unit});
+  }
+}
+
+void Weights::end_backward(Ctx& ctx, int64_t unit) {
+  const int64_t micro_batch = done_U_[unit == kEnds ? done_U_.size() - 1 : unit]++;
+  const bool is_last = micro_batch + 1 == num_micro_batches_;
+  for (const Parameter* p : unit_list(unit)) {
+    if (!p->grad.defined()) continue;
+    if (exact_) {
+      add_ranks(ctx, *p, unit);
+      push(ctx, *p, micro_batch);
+      if (!p->grad_piece.defined()) model::clear_gradient(ctx, *p);
+    } else if (p->grad_piece.defined()) {
+      add_ranks(ctx, *p, unit);
+      if (micro_batch == 0) {
+        ctx.ops.copy(ctx.stream, p->grad_piece, own_piece(*p, p->grad));
+      } else {
+        ctx.ops.add(ctx.stream, p->grad_piece, own_piece(*p, p->grad), 1);
+      }
+    } else if (is_last) {
+      add_ranks(ctx, *p, unit);
+    }
+  }
+}
+
+// Sums of 2^k micro-batches, as the digits of a binary counter.
+void Weights::push(Ctx& ctx, const Parameter& p, int64_t micro_batch) {
+  if (p.num_owned() == 0) return;
+  const View sum = flat(p.owned(p.grad));
+  std::vector<View>& levels = trees_.at(&p);
+  size_t level = 0;
+  for (; micro_batch >> level & 1; ++level) ctx.ops.add(ctx.stream, sum, levels[level], 1);
+  ctx.ops.copy(ctx.stream, levels[level], sum);
+}
+
+void Weights::end_step(Ctx& ctx) {
+  for (auto& [p, levels] : trees_) {
+    if (p->num_owned() == 0) continue;
+    p->grad_is_stale = false;
+    const View sum = flat(p->owned_grad());
+    bool is_first = true;
+    for (size_t level = 0; level < levels.size(); ++level) {
+      if (!(num_micro_batches_ >> level & 1)) continue;
+      if (is_first) {
+        ctx.ops.copy(ctx.stream, sum, levels[level]);
+      } else {
+        ctx.ops.add(ctx.stream, sum, levels[level], 1);
+      }
+      is_first = false;
+    }
+  }
+}
+
+void Weights::values_changed(Ctx& ctx) {
+  resident_unit_ = kNobody;
+  for (const Parameter* p : model_.parameters())
+    if (p->is_shared() && !p->value_piece.defined())
+      ranks_of(*p)->all_gather(ctx.stream, all_pieces(*p, p->value), own_piece(*p, p->value), {"updated weights"});
+}
+
+}  // namespace temper::parallel

@@ -1,0 +1,63 @@
+// Weights and gradients of ranks that hold equal parameters: gathered before a layer runs, added up after its backward,
+// given back after the update (ZeRO 0 to 3; model/parameter_memory.h says what memory each rank has).
+//
+//   Weights weights(model, groups);  model.set_weight_keeper(&weights);
+//   model.zero_gradients(ctx, n);     // n micro-batches on this rank; model.forward, logprobs, backward for each
+//   model.complete_gradients(ctx);    // every parameter's owned_grad() is the sum over micro-batches and ranks
+//   ... update what this rank owns ...
+//   model.weights_updated(ctx);       // every parameter's value is whole again
+//
+// Sums. With zero 0 and 1 a rank adds its micro-batches in their order and then the ranks are added; with zero 2 and 3
+// the ranks are added for each micro-batch. In exact mode the ranks are added first, then the micro-batches, both in
+// balanced binary trees: with micro-batch m of a step on rank m mod D as its (m / D)-th, that is one tree over the
+// step's micro-batches for every D that is a power of two.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "comm/comm.h"
+#include "model/model.h"
+
+namespace temper::parallel {
+
+// Ranks with equal parameters; null: this rank alone.
+struct EqualRanks {
+  comm::Comm* dense = nullptr;    // data parallel and context parallel ranks of a stage
+  comm::Comm* experts = nullptr;  // those of them with the same experts
+};
+
+class Weights : public model::WeightKeeper {
+ public:
+  // The model's options say how memory is shared (ModelPart); declares what exact mode needs. model, and the groups,
+  // must outlive this.
+  Weights(model::Model& model, EqualRanks ranks);
+  // After Model::declare.
+  void declare(Book& book);
+
+  void begin_step(int64_t num_micro_batches) override;
+  void end_step(layers::Ctx& ctx) override;
+  void gather(layers::Ctx& ctx, int64_t unit) override;
+  void begin_backward(layers::Ctx& ctx, int64_t unit) override;
+  void end_backward(layers::Ctx& ctx, int64_t unit) override;
+  void values_changed(layers::Ctx& ctx) override;
+
+ private:
+  const layers::ParameterList& unit_list(int64_t unit) const;
+  comm::Comm* ranks_of(const layers::Parameter& p) const;
+  void add_ranks(layers::Ctx& ctx, const layers::Parameter& p, int64_t unit) const;
+  void push(layers::Ctx& ctx, const layers::Parameter& p, int64_t micro_batch);
+
+  model::Model& model_;
+  EqualRanks ranks_;
+  int64_t zero_ = 0, num_micro_batches_ = 0;
+  bool exact_ = false;
+  int64_t resident_unit_ = kNobody;  // whose whole values are in the shared memory (zero 3)
+  static constexpr int64_t kNobody = -2;
+  std::vector<int64_t> done_U_;  // micro-batches whose gradients a unit has, the ends last
+  // Exact mode: of what this rank owns, sums of 1, 2, 4, ... micro-batches.
+  std::map<const layers::Parameter*, std::vector<View>> trees_;
+};
+
+}  // namespace temper::parallel

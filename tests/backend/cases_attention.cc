@@ -63,18 +63,21 @@ void add_index(std::vector<OpCase>& cases, const Lengths& lengths, int64_t rate,
   cases.push_back(c);
 }
 
-// Scores that mislead whoever looks at one vector of 16 in three: there alone lie high ones, fewer than are wanted.
-void add_misleading_index(std::vector<OpCase>& cases) {
+// Scores that mislead whoever judges them by 8 panels of 32 entries, spread evenly: there alone lie high ones, fewer
+// than are wanted, or there alone lie low ones.
+void add_misleading_index(std::vector<OpCase>& cases, bool high) {
   PackedRows rows = pack_rows({6000}, 8, 2);
   for (auto* of_queries : {&rows.entry_begin_T, &rows.entry_count_T})
     of_queries->erase(of_queries->begin(), of_queries->end() - 3);
-  const int64_t T = 3, C = rows.C(), A = 100;
+  const int64_t T = 3, C = rows.C(), A = 100, panels = (C - 1) / 32;
   std::vector<double> keys;
   for (int64_t e = 0; e < C; ++e) {
-    const int64_t vector = e / 16;
-    keys.push_back(vector == 29 || vector == 32 || vector == 35 || vector == 37 ? 5 : static_cast<double>(e % 4));
+    bool looked_at = false;
+    for (int64_t i = 0; i < 8; ++i) looked_at |= e / 32 == panels * i / 8;
+    const auto value = static_cast<double>(e % 4);
+    keys.push_back(!high ? (looked_at ? 0 : value + 1) : (looked_at && e % 4 == 0 ? 5 : value));
   }
-  OpCase c(OpId::index_topk, fmt::format("{} misleading entries, best {}", C, A));
+  OpCase c(OpId::index_topk, fmt::format("{} entries, misleadingly {}, best {}", C, high ? "high" : "low", A));
   const int selected = c.out("selected", Kind::kI32, {T, A});
   const int q = c.in("q", Kind::kAct, {T, 1, 1}, std::vector<double>(3, 1)), k = c.in("k", Kind::kAct, {C, 1}, keys);
   const int w = c.in("w", Kind::kAcc, {T, 1}, std::vector<double>(3, 1));
@@ -232,7 +235,7 @@ void add_attention_cases(std::vector<OpCase>& cases) {
     add_index(cases, {900}, 2, 2, 6, 5, ties);   // many more entries than places
     add_index(cases, {800}, 2, 3, 4, 150, ties);
   }
-  add_misleading_index(cases);
+  for (const bool high : {false, true}) add_misleading_index(cases, high);
   for (const Entries entries : {Entries::kNone, Entries::kAll, Entries::kSelected}) {
     add_attention(cases, {{7, 1, 5}, 3, 2, 3, 6, 2, entries});
     add_attention(cases, {{50, 33}, 16, 4, 4, 33, 5, entries});

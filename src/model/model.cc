@@ -85,6 +85,7 @@ Model::Model(Config config, ModelOptions options) : config_(std::move(config)), 
   m.lm_head.collect(parameters_);
   if (m.mtp) m.mtp->collect(parameters_);
   choose_trainable(parameters_, options_);
+  share_parameters(parameters_, options_);
   m.units = parameter_units(parameters_, config_.num_hidden_layers, m.mtp != nullptr);
 
   m.lowest_trained = m.embedding.trainable ? -1 : config_.num_hidden_layers + 1;

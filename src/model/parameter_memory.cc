@@ -70,6 +70,12 @@ void clear_gradient(layers::Ctx& ctx, const Parameter& p) {
   if (!p.grad_is_stale) ctx.ops.fill(ctx.stream, p.grad, 0);
 }
 
+void share_parameters(const ParameterList& parameters, const ModelOptions& options) {
+  const ModelPart& part = options.part;
+  for (Parameter* p : parameters)
+    if (part.zero > 0 && is_trained(*p, options)) p->share = is_expert(*p) ? part.expert_share : part.share;
+}
+
 std::vector<ParameterList> parameter_units(const ParameterList& parameters, int64_t num_layers, bool has_mtp) {
   std::vector<ParameterList> units(num_layers + (has_mtp ? 1 : 0) + 1);
   for (Parameter* p : parameters) {
@@ -80,13 +86,8 @@ std::vector<ParameterList> parameter_units(const ParameterList& parameters, int6
 }
 
 void declare_parameters(Book& book, const std::vector<ParameterList>& units, const ModelOptions& options, DType acc) {
-  const ModelPart& part = options.part;
-  for (const ParameterList& unit : units) {
-    for (Parameter* p : unit) {
-      if (part.zero > 0 && is_trained(*p, options)) p->share = is_expert(*p) ? part.expert_share : part.share;
-      declare_what_stays(book, *p, options, acc, &unit == &units.back());
-    }
-  }
+  for (const ParameterList& unit : units)
+    for (Parameter* p : unit) declare_what_stays(book, *p, options, acc, &unit == &units.back());
   const int64_t values = book.mark(TensorKind::kParameter), gradients = book.mark(TensorKind::kGradient);
   for (const ParameterList& unit : units) {
     book.rewind(TensorKind::kParameter, values), book.rewind(TensorKind::kGradient, gradients);

@@ -29,7 +29,10 @@ void clear_gradient(layers::Ctx& ctx, const layers::Parameter& p);
 std::vector<layers::ParameterList> parameter_units(const layers::ParameterList& parameters, int64_t num_layers,
                                                    bool has_mtp);
 
-// Sets every parameter's share, then declares values, masters, gradients and moments. acc: dtype of the last three.
+// Sets what every parameter's ranks share.
+void share_parameters(const layers::ParameterList& parameters, const ModelOptions& options);
+
+// Declares values, masters, gradients and moments. acc: dtype of the last three.
 void declare_parameters(Book& book, const std::vector<layers::ParameterList>& units, const ModelOptions& options,
                         DType acc);
 

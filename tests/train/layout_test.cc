@@ -1,0 +1,76 @@
+// Whatever the layout of ranks, the same losses, gradients and weights as one rank.
+#include <gtest/gtest.h>
+
+#include "train/layouts.h"
+
+namespace temper::train {
+namespace {
+
+using parallel::Layout;
+using testing::difference;
+using testing::train_on;
+using testing::Trained;
+using testing::TrainedCase;
+
+// Three steps of micro-batches of unequal lengths: documents on both sides of the window and the compression rates, one
+// micro-batch without any target.
+TrainedCase tiny_case(size_t micro_batches_per_step) {
+  TrainedCase c;
+  uint64_t seed = 20;
+  for (int step = 0; step < 3; ++step) {
+    auto& batches = c.steps.emplace_back();
+    for (size_t m = 0; m < micro_batches_per_step; ++m, ++seed) {
+      const int64_t length = 9 + static_cast<int64_t>(seed * 7 % 40);
+      batches.push_back(
+          testing::pack_row(testing::random_documents({length, 5, 21}, testing::tiny_config().vocab_size, seed)));
+    }
+    std::fill(batches[1].targets.begin(), batches[1].targets.end(), -1);
+    std::fill(batches[1].weights.begin(), batches[1].weights.end(), 0.0f);
+  }
+  c.options.precision = layers::Precision::kFp32;
+  c.options.logit_chunk = 24;
+  c.options.mtp = true;
+  c.options.indexer = model::IndexerUse::kTrain;
+  c.auxiliary = {.mtp = 0.3, .balance = 0.1, .indexer = 0.5, .bias_update_speed = 1e-3};
+  return c;
+}
+
+struct LayoutCase {
+  Layout layout;
+  size_t micro_batches;
+};
+
+std::string name_of(const LayoutCase& c) {
+  std::string name = c.layout.to_string() + ", " + std::to_string(c.micro_batches) + " micro-batches";
+  std::replace_if(
+      name.begin(), name.end(), [](char ch) { return !std::isalnum(static_cast<unsigned char>(ch)); }, '_');
+  return name;
+}
+
+class LayoutTest : public ::testing::TestWithParam<LayoutCase> {};
+
+TEST_P(LayoutTest, GivesTheAnswerOfOneRank) {
+  const TrainedCase c = tiny_case(GetParam().micro_batches);
+  const Trained one = train_on({.dp = 1, .zero = 0}, c), many = train_on(GetParam().layout, c);
+  const auto d = difference(many, one);
+  EXPECT_LE(d.loss, 1e-6);
+  EXPECT_LE(d.gradient, 1e-6);
+  EXPECT_LE(d.weight, 1e-5);
+  EXPECT_EQ(many.planned_bytes, many.allocated_bytes);
+}
+
+TEST_P(LayoutTest, GivesTheBitsOfOneRankInExactMode) {
+  TrainedCase c = tiny_case(GetParam().micro_batches);
+  c.exact = true;
+  const Trained one = train_on({.dp = 1, .zero = 0}, c), many = train_on(GetParam().layout, c);
+  EXPECT_EQ(difference(many, one).first_bit, "");
+}
+
+INSTANTIATE_TEST_SUITE_P(DataParallel, LayoutTest,
+                         ::testing::Values(LayoutCase{{.dp = 2, .zero = 0}, 4}, LayoutCase{{.dp = 2, .zero = 1}, 4},
+                                           LayoutCase{{.dp = 2, .zero = 2}, 4}, LayoutCase{{.dp = 2, .zero = 3}, 4},
+                                           LayoutCase{{.dp = 4, .zero = 1}, 8}, LayoutCase{{.dp = 8, .zero = 3}, 8}),
+                         [](const auto& info) { return name_of(info.param); });
+
+}  // namespace
+}  // namespace temper::train

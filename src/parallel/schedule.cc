@@ -2,24 +2,163 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/check.h"
+#include "base/error.h"
 
 namespace temper::parallel {
+namespace {
+
+const char* phrase(Action action) {
+  switch (action) {
+    case Action::kForward:
+      return "forward";
+    case Action::kLoss:
+      return "loss";
+    case Action::kBackward:
+      return "backward";
+    case Action::kBackwardInput:
+      return "backward to the inputs";
+    case Action::kBackwardWeight:
+      return "backward to the weights";
+    case Action::kSendForward:
+      return "sending the output";
+    case Action::kRecvForward:
+      return "receiving the input";
+    case Action::kSendBackward:
+      return "sending the input's gradient";
+    case Action::kRecvBackward:
+      return "receiving the output's gradient";
+    case Action::kReduce:
+      return "gradient reduction";
+    case Action::kUpdate:
+      return "update";
+  }
+  return "";
+}
+
+// A chunk's turn with a micro-batch.
+struct Turn {
+  int64_t chunk, micro_batch;
+};
+
+// Micro-batches go through the chunks in groups of at least num_stages, so that a chunk's first output has come round
+// when the group's last micro-batch has left; of about equal size, the larger first.
+std::vector<int64_t> group_sizes(const PipelinePlace& place, int64_t num_micro_batches) {
+  const int64_t num_groups = std::max<int64_t>(num_micro_batches / place.num_stages, 1);
+  std::vector<int64_t> sizes(num_groups, num_micro_batches / num_groups);
+  for (int64_t g = 0; g < num_micro_batches % num_groups; ++g) ++sizes[g];
+  return sizes;
+}
+
+// A group goes through all chunks before the next begins. Backward the chunks come in the opposite order.
+std::vector<Turn> turns(const PipelinePlace& place, const std::vector<int64_t>& group_sizes, bool backward) {
+  std::vector<Turn> list;
+  int64_t begin = 0;
+  for (const int64_t size : group_sizes) {
+    for (int64_t c = 0; c < place.num_chunks; ++c)
+      for (int64_t i = begin; i < begin + size; ++i) list.push_back({backward ? place.num_chunks - 1 - c : c, i});
+    begin += size;
+  }
+  return list;
+}
+
+// How many forwards a stage runs before its first backward: so many that the first gradient can have come back.
+size_t num_warm_up(Schedule schedule, const PipelinePlace& place, int64_t group_size, size_t num_turns) {
+  const int64_t stages_after = place.num_stages - 1 - place.stage;
+  const int64_t warm_up =
+      schedule == Schedule::kInterleaved ? 2 * stages_after + (place.num_chunks - 1) * group_size : stages_after;
+  return std::min(static_cast<size_t>(warm_up), num_turns);
+}
+
+void check_place(Schedule schedule, const PipelinePlace& place) {
+  CHECK(place.stage >= 0 && place.stage < place.num_stages, place.stage, place.num_stages);
+  const int64_t stages = place.num_stages, chunks = place.num_chunks;
+  if (schedule != Schedule::kInterleaved && chunks != 1)
+    fail(ErrorCode::kInvalidArgument,
+         "{} chunks per stage were asked for, but schedule \"{}\" has one; take schedule \"{}\" or 1 chunk", chunks,
+         to_string(schedule), to_string(Schedule::kInterleaved));
+  if (schedule == Schedule::kInterleaved && (chunks < 2 || stages < 2))
+    fail(ErrorCode::kInvalidArgument,
+         "schedule \"{}\" needs at least 2 stages of at least 2 chunks, found {} of {}; take schedule \"{}\"",
+         to_string(schedule), stages, chunks, to_string(Schedule::kOneFOneB));
+}
+
+}  // namespace
 
 std::string describe(const Instruction& instruction) {
-  constexpr const char* kNames[] = {"forward", "loss", "backward", "gradient reduction", "update"};
-  const char* name = kNames[static_cast<int>(instruction.action)];
-  return instruction.micro_batch < 0 ? name : fmt::format("{} of micro-batch {}", name, instruction.micro_batch);
+  const char* name = phrase(instruction.action);
+  if (instruction.micro_batch < 0) return name;
+  const std::string chunk = instruction.chunk > 0 ? fmt::format(", chunk {}", instruction.chunk) : "";
+  return fmt::format("{} of micro-batch {}{}", name, instruction.micro_batch, chunk);
+}
+
+std::string to_string(Schedule schedule) {
+  return schedule == Schedule::kOneFOneB ? "1f1b" : schedule == Schedule::kInterleaved ? "interleaved" : "zero-bubble";
+}
+
+std::vector<Instruction> with_messages(const PipelinePlace& place, const Instruction& work) {
+  const auto also = [&](Action action) { return Instruction{action, work.micro_batch, work.chunk}; };
+  const bool is_first = place.is_first_part(work.chunk), is_last = place.is_last_part(work.chunk);
+  if (work.action == Action::kBackwardWeight) return {work};
+  std::vector<Instruction> list;
+  if (work.action == Action::kForward) {
+    if (!is_first) list.push_back(also(Action::kRecvForward));
+    list.push_back(work);
+    list.push_back(also(is_last ? Action::kLoss : Action::kSendForward));
+  } else {
+    if (!is_last) list.push_back(also(Action::kRecvBackward));
+    list.push_back(work);
+    if (!is_first) list.push_back(also(Action::kSendBackward));
+  }
+  return list;
+}
+
+std::vector<Instruction> pipeline_step(Schedule schedule, const PipelinePlace& place, int64_t num_micro_batches) {
+  CHECK(num_micro_batches > 0, num_micro_batches);
+  check_place(schedule, place);
+  const std::vector<int64_t> groups = group_sizes(place, num_micro_batches);
+  const std::vector<Turn> forwards = turns(place, groups, false), backwards = turns(place, groups, true);
+  const size_t warm_up = num_warm_up(schedule, place, groups[0], forwards.size());
+  // W comes so many turns after its B that every stage has as many micro-batches alive as the first.
+  const bool apart = schedule == Schedule::kZeroBubble && place.num_stages > 1;
+  const size_t lag = apart ? static_cast<size_t>(place.stage) : 0;
+
+  std::vector<Instruction> list;
+  const auto add = [&](Action action, const Turn& turn) {
+    for (const Instruction& i : with_messages(place, {action, turn.micro_batch, turn.chunk})) list.push_back(i);
+  };
+  for (size_t i = 0; i < warm_up; ++i) add(Action::kForward, forwards[i]);
+  for (size_t i = 0; i < backwards.size() + lag; ++i) {
+    if (warm_up + i < forwards.size()) add(Action::kForward, forwards[warm_up + i]);
+    if (i < backwards.size()) add(apart ? Action::kBackwardInput : Action::kBackward, backwards[i]);
+    if (apart && i >= lag) add(Action::kBackwardWeight, backwards[i - lag]);
+  }
+  list.push_back({Action::kReduce});
+  return list;
 }
 
 std::vector<Instruction> one_rank_step(int64_t num_micro_batches) {
-  CHECK(num_micro_batches > 0, num_micro_batches);
-  std::vector<Instruction> instructions;
-  for (int64_t i = 0; i < num_micro_batches; ++i) {
-    for (Action action : {Action::kForward, Action::kLoss, Action::kBackward}) instructions.push_back({action, i});
+  return pipeline_step(Schedule::kOneFOneB, {}, num_micro_batches);
+}
+
+PipelineLists pipeline_lists(Schedule schedule, int64_t num_stages, int64_t num_chunks, int64_t num_micro_batches) {
+  PipelineLists lists{{}, num_chunks};
+  for (int64_t s = 0; s < num_stages; ++s)
+    lists.stage_lists.push_back(pipeline_step(schedule, {s, num_stages, num_chunks}, num_micro_batches));
+  return lists;
+}
+
+int64_t num_slots(std::span<const Instruction> instructions, int64_t chunk) {
+  int64_t alive = 0, most = 0;
+  for (const Instruction& instruction : instructions) {
+    if (instruction.chunk != chunk) continue;
+    const Action action = instruction.action;
+    if (action == Action::kForward) most = std::max(most, ++alive);
+    if (action == Action::kBackward || action == Action::kBackwardWeight) --alive;
   }
-  instructions.push_back({Action::kReduce});
-  return instructions;
+  return most;
 }
 
 void run(std::span<const Instruction> instructions, Executor& executor, size_t& position) {

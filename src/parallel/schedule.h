@@ -1,4 +1,7 @@
 // A training step as a list of small instructions, and the interpreter that runs it.
+//
+// In a pipeline the layers are cut into num_stages * num_chunks parts, in their order; part p is chunk p / num_stages
+// of stage p % num_stages. Every stage runs a list of its own; docs/schedules.md draws them.
 #pragma once
 
 #include <cstdint>
@@ -9,25 +12,69 @@
 namespace temper::parallel {
 
 enum class Action : uint8_t {
-  kForward,   // F: the trunk of a micro-batch
-  kLoss,      // log-probabilities and per-token gradient weights of it
-  kBackward,  // B and W: parameter gradients of it are accumulated
-  kReduce,    // gradients are complete: norms, finite check
-  kUpdate,    // clipped gradients move the weights
+  kForward,         // F: the layers of a chunk
+  kLoss,            // log-probabilities and per-token gradient weights; directly after F of the last part
+  kBackward,        // B and W at once
+  kBackwardInput,   // B: the gradient of the chunk's input; what W needs is kept
+  kBackwardWeight,  // W: parameter gradients are accumulated
+  kSendForward,     // the chunk's output to the next part
+  kRecvForward,     // the chunk's input, from the part before
+  kSendBackward,    // the gradient of the chunk's input, to the part before
+  kRecvBackward,    // the gradient of the chunk's output, from the next part
+  kReduce,          // gradients are complete: norms, finite check
+  kUpdate,          // clipped gradients move the weights
 };
 
 struct Instruction {
   Action action;
   int64_t micro_batch = -1;  // -1: concerns the whole step
+  int64_t chunk = 0;
   bool operator==(const Instruction&) const = default;
 };
 
-std::string describe(const Instruction& instruction);  // "backward of micro-batch 3"
+std::string describe(const Instruction& instruction);  // "backward of micro-batch 3, chunk 1"; chunk 0 is not said
 
-// The gradients of a step on one rank without a pipeline: F, L, B per micro-batch in order, then reduce. Only one
-// micro-batch is alive at a time, so one set of saved activations serves them all. The update is a list of its own: the
-// result is judged before it.
+// The order of a pipeline's step. F, B, W: times of a stage's forward, gradient of inputs, gradient of weights; the
+// bubble is the time that a stage waits in a step of many micro-batches.
+enum class Schedule : uint8_t {
+  kOneFOneB,     // a forward, a backward, a forward, ...: bubble (stages - 1) (F + B + W)
+  kInterleaved,  // 1F1B over num_chunks chunks of a stage: bubble (stages - 1) (F + B + W) / num_chunks
+  kZeroBubble,   // ZB-H1: W apart from B and later, in what would be bubble: (stages - 1) (F + B - W)
+};
+std::string to_string(Schedule schedule);  // as in a run file: "1f1b", "interleaved", "zero-bubble"
+
+struct PipelinePlace {
+  int64_t stage = 0, num_stages = 1, num_chunks = 1;
+
+  bool is_first_part(int64_t chunk) const { return stage == 0 && chunk == 0; }
+  bool is_last_part(int64_t chunk) const { return stage == num_stages - 1 && chunk == num_chunks - 1; }
+};
+
+// F, B or W with what stands beside it at this place: the receive directly before F or B, the send directly after, and
+// L directly after F of the last part. So one buffer of each kind is enough, apart from the slots.
+std::vector<Instruction> with_messages(const PipelinePlace& place, const Instruction& work);
+
+// The gradients of a step, at one place of the pipeline: forward and backward of every micro-batch with the messages
+// between stages, then reduce. The update is a list of its own: the result is judged before it. What the lists of all
+// stages keep to is written in schedule_check.h; above all, every chunk takes the micro-batches in ascending order, in
+// F, B and W alike, so that its gradients are one sum whatever the schedule. One stage: F, L, B per micro-batch.
+// Throws kInvalidArgument where schedule, stages and chunks do not fit each other.
+std::vector<Instruction> pipeline_step(Schedule schedule, const PipelinePlace& place, int64_t num_micro_batches);
+// The same without a pipeline. Only one micro-batch is alive at a time, so one set of saved activations serves all.
 std::vector<Instruction> one_rank_step(int64_t num_micro_batches);
+
+// The lists of all stages, by stage. Replicas of the pipeline have the same lists.
+struct PipelineLists {
+  std::vector<std::vector<Instruction>> stage_lists;
+  int64_t num_chunks = 1;
+};
+PipelineLists pipeline_lists(Schedule schedule, int64_t num_stages, int64_t num_chunks, int64_t num_micro_batches);
+
+// Sets of saved activations that a chunk needs: the most micro-batches that are alive at once, from F (and the receive
+// of its input, directly before) to W.
+int64_t num_slots(std::span<const Instruction> instructions, int64_t chunk);
+// The chunk's set that a micro-batch uses: since they come and go in ascending order, they take turns.
+inline int64_t slot_of(int64_t micro_batch, int64_t num_slots) { return micro_batch % num_slots; }
 
 // The one who carries instructions out.
 class Executor {

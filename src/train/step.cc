@@ -135,6 +135,8 @@ void Step::execute(const parallel::Instruction& instruction) {
       if (parts_.auxiliary.bias_update_speed > 0)
         parts_.model.update_router_biases(parts_.ctx, parts_.auxiliary.bias_update_speed);
       break;
+    default:  // of pipelines
+      CHECK(false, parallel::describe(instruction));
   }
   parts_.ctx.device.stream_sync(parts_.ctx.stream);  // so that the split of time is true
   const double seconds = now_seconds() - start;
@@ -149,6 +151,8 @@ void Step::execute(const parallel::Instruction& instruction) {
     case Action::kReduce:
     case Action::kUpdate:
       result_.optimizer_seconds += seconds;
+      break;
+    default:
       break;
   }
 }

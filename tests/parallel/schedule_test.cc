@@ -1,6 +1,9 @@
 #include "parallel/schedule.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+
+#include <map>
 
 #include "base/error.h"
 
@@ -12,6 +15,115 @@ TEST(StepScheduleTest, OneRankIsForwardLossBackwardPerMicroBatchThenReduce) {
                                          {Action::kForward, 1}, {Action::kLoss, 1}, {Action::kBackward, 1},
                                          {Action::kReduce}};
   EXPECT_EQ(one_rank_step(2), want);
+}
+
+TEST(StepScheduleTest, EveryScheduleOfOneStageIsThatOfOneRank) {
+  for (const Schedule schedule : {Schedule::kOneFOneB, Schedule::kZeroBubble})
+    EXPECT_EQ(pipeline_step(schedule, {}, 3), one_rank_step(3));
+}
+
+// "F0 L0 B0 R", the messages left out.
+std::string work_of(const std::vector<Instruction>& list) {
+  const std::map<Action, char> letters = {{Action::kForward, 'F'},        {Action::kLoss, 'L'},
+                                          {Action::kBackward, 'B'},       {Action::kBackwardInput, 'B'},
+                                          {Action::kBackwardWeight, 'W'}, {Action::kReduce, 'R'}};
+  std::string words;
+  for (const Instruction& i : list) {
+    if (!letters.contains(i.action)) continue;
+    words += fmt::format("{}{}{}{}", words.empty() ? "" : " ", letters.at(i.action),
+                         i.micro_batch < 0 ? "" : std::to_string(i.micro_batch), i.chunk == 1 ? "'" : "");
+  }
+  return words;
+}
+
+TEST(StepScheduleTest, OneFOneBWarmsUpAndAlternates) {
+  EXPECT_EQ(work_of(pipeline_step(Schedule::kOneFOneB, {0, 3}, 4)), "F0 F1 F2 B0 F3 B1 B2 B3 R");
+  EXPECT_EQ(work_of(pipeline_step(Schedule::kOneFOneB, {1, 3}, 4)), "F0 F1 B0 F2 B1 F3 B2 B3 R");
+  EXPECT_EQ(work_of(pipeline_step(Schedule::kOneFOneB, {2, 3}, 4)), "F0 L0 B0 F1 L1 B1 F2 L2 B2 F3 L3 B3 R");
+}
+
+TEST(StepScheduleTest, InterleavedTakesGroupsThroughAllChunks) {
+  EXPECT_EQ(work_of(pipeline_step(Schedule::kInterleaved, {0, 2, 2}, 4)),
+            "F0 F1 F0' F1' F2 B0' F3 B1' F2' B0 F3' B1 B2' B3' B2 B3 R");
+  EXPECT_EQ(work_of(pipeline_step(Schedule::kInterleaved, {1, 2, 2}, 4)),
+            "F0 F1 F0' L0' B0' F1' L1' B1' F2 B0 F3 B1 F2' L2' B2' F3' L3' B3' B2 B3 R");
+  // 5 micro-batches of 2 stages: a group of 3, one of 2.
+  EXPECT_EQ(work_of(pipeline_step(Schedule::kInterleaved, {1, 2, 2}, 5)).substr(0, 24), "F0 F1 F2 F0' L0' B0' F1'");
+}
+
+TEST(StepScheduleTest, ZeroBubblePutsWeightsBehindByTheStagesNumber) {
+  EXPECT_EQ(work_of(pipeline_step(Schedule::kZeroBubble, {0, 3}, 4)), "F0 F1 F2 B0 W0 F3 B1 W1 B2 W2 B3 W3 R");
+  EXPECT_EQ(work_of(pipeline_step(Schedule::kZeroBubble, {1, 3}, 4)), "F0 F1 B0 F2 B1 W0 F3 B2 W1 B3 W2 W3 R");
+  EXPECT_EQ(work_of(pipeline_step(Schedule::kZeroBubble, {2, 3}, 4)),
+            "F0 L0 B0 F1 L1 B1 F2 L2 B2 W0 F3 L3 B3 W1 W2 W3 R");
+}
+
+TEST(StepScheduleTest, MessagesStandBesideTheirWork) {
+  const std::vector<Instruction> want = {{Action::kRecvForward, 0},  {Action::kForward, 0},  {Action::kSendForward, 0},
+                                         {Action::kRecvBackward, 0}, {Action::kBackward, 0}, {Action::kSendBackward, 0},
+                                         {Action::kReduce}};
+  auto list = pipeline_step(Schedule::kOneFOneB, {1, 3}, 1);
+  EXPECT_EQ(list, want);
+  // The first stage's second chunk has a part before it: the last stage's first chunk.
+  const std::vector<Instruction> second = {
+      {Action::kRecvForward, 2, 1}, {Action::kForward, 2, 1}, {Action::kSendForward, 2, 1}};
+  EXPECT_EQ(with_messages({0, 3, 2}, {Action::kForward, 2, 1}), second);
+  const std::vector<Instruction> last = {{Action::kRecvForward, 2, 1}, {Action::kForward, 2, 1}, {Action::kLoss, 2, 1}};
+  EXPECT_EQ(with_messages({2, 3, 2}, {Action::kForward, 2, 1}), last);
+}
+
+TEST(StepScheduleTest, ChunksThatTheScheduleDoesNotHaveAreRefused) {
+  EXPECT_THROW(pipeline_step(Schedule::kOneFOneB, {0, 2, 2}, 4), Error);
+  EXPECT_THROW(pipeline_step(Schedule::kZeroBubble, {0, 2, 2}, 4), Error);
+  EXPECT_THROW(pipeline_step(Schedule::kInterleaved, {0, 2, 1}, 4), Error);
+  EXPECT_THROW(pipeline_step(Schedule::kInterleaved, {0, 1, 2}, 4), Error);
+}
+
+TEST(StepScheduleTest, InstructionsAreSaidInWords) {
+  EXPECT_EQ(describe({Action::kBackwardInput, 3, 1}), "backward to the inputs of micro-batch 3, chunk 1");
+  EXPECT_EQ(describe({Action::kRecvBackward, 3}), "receiving the output's gradient of micro-batch 3");
+  EXPECT_EQ(describe({Action::kUpdate}), "update");
+}
+
+// Between F and W of a micro-batch nobody else has its slot.
+void expect_no_slot_is_given_twice(const std::vector<Instruction>& list, int64_t num_chunks) {
+  for (int64_t c = 0; c < num_chunks; ++c) {
+    const int64_t slots = num_slots(list, c);
+    std::map<int64_t, int64_t> owner;  // slot: micro-batch
+    size_t most = 0;
+    for (const Instruction& i : list) {
+      const bool ends = i.action == Action::kBackward || i.action == Action::kBackwardWeight;
+      if (i.chunk != c || (i.action != Action::kForward && !ends)) continue;
+      const int64_t slot = slot_of(i.micro_batch, slots);
+      if (i.action == Action::kForward) {
+        EXPECT_TRUE(owner.emplace(slot, i.micro_batch).second) << describe(i);
+      } else {
+        EXPECT_EQ(owner[slot], i.micro_batch) << describe(i);
+        owner.erase(slot);
+      }
+      most = std::max(most, owner.size());
+    }
+    EXPECT_EQ(static_cast<int64_t>(most), slots);
+  }
+}
+
+TEST(SlotTest, MicroBatchesAliveHaveSlotsOfTheirOwn) {
+  for (int64_t m : {1, 3, 4, 9}) {
+    for (int64_t s = 0; s < 4; ++s) {
+      expect_no_slot_is_given_twice(pipeline_step(Schedule::kOneFOneB, {s, 4}, m), 1);
+      expect_no_slot_is_given_twice(pipeline_step(Schedule::kZeroBubble, {s, 4}, m), 1);
+      expect_no_slot_is_given_twice(pipeline_step(Schedule::kInterleaved, {s, 4, 3}, m), 3);
+    }
+  }
+}
+
+TEST(SlotTest, NumbersAreThoseOfTheSchedules) {
+  EXPECT_EQ(num_slots(one_rank_step(5), 0), 1);
+  for (int64_t s = 0; s < 8; ++s) {
+    EXPECT_EQ(num_slots(pipeline_step(Schedule::kOneFOneB, {s, 8}, 20), 0), 8 - s);
+    EXPECT_EQ(num_slots(pipeline_step(Schedule::kZeroBubble, {s, 8}, 20), 0), 8);
+    EXPECT_EQ(num_slots(pipeline_step(Schedule::kZeroBubble, {s, 8}, 3), 0), 3);
+  }
 }
 
 struct Recorder : Executor {

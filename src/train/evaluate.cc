@@ -3,23 +3,37 @@
 namespace temper::train {
 
 HeldoutResult evaluate(layers::Ctx& ctx, model::Model& model, std::span<const layers::MicroBatch> batches) {
-  HeldoutResult result;
-  double loss = 0, weight = 0, num_correct = 0;
-  for (const layers::MicroBatch& batch : batches) {
+  struct Sums {
+    double loss = 0, weight = 0, num_correct = 0, num_targets = 0;
+  };
+  std::vector<Sums> sums_M(batches.size());
+  comm::Comm* dp = ctx.groups.dp;
+  const layers::MicroBatch empty{{}, {0}, {}, {}};
+  const auto num_ranks = static_cast<size_t>(comm::group_size(dp)), rank = static_cast<size_t>(comm::group_rank(dp));
+  for (size_t first = 0; first < batches.size(); first += num_ranks) {
+    const size_t m = first + rank;
+    const layers::MicroBatch& batch = m < batches.size() ? batches[m] : empty;
     model.forward(ctx, batch);
     const model::TokenResults results = model.logprobs(ctx);
     for (size_t t = 0; t < batch.tokens.size(); ++t) {
       if (batch.targets[t] < 0 || batch.weights[t] == 0) continue;
-      loss -= batch.weights[t] * results.logp_T[t];
-      weight += batch.weights[t];
-      num_correct += results.best_T[t] == batch.targets[t];
-      ++result.num_targets;
+      sums_M[m].loss -= batch.weights[t] * results.logp_T[t];
+      sums_M[m].weight += batch.weights[t];
+      sums_M[m].num_correct += results.best_T[t] == batch.targets[t];
+      ++sums_M[m].num_targets;
     }
   }
-  if (result.num_targets == 0) return result;
-  result.loss = loss / weight;
-  result.accuracy = num_correct / static_cast<double>(result.num_targets);
-  return result;
+  if (dp) {
+    const View sums(sums_M.data(), DType::kF64, {static_cast<int64_t>(4 * sums_M.size())});
+    dp->all_reduce(nullptr, sums, comm::Reduce::kSum, {"held-out loss"});
+  }
+  Sums total;
+  for (const Sums& sums : sums_M) {
+    total.loss += sums.loss, total.weight += sums.weight;
+    total.num_correct += sums.num_correct, total.num_targets += sums.num_targets;
+  }
+  if (total.num_targets == 0) return {};
+  return {total.loss / total.weight, total.num_correct / total.num_targets, static_cast<int64_t>(total.num_targets)};
 }
 
 }  // namespace temper::train

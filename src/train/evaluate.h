@@ -16,7 +16,7 @@ struct HeldoutResult {
 
 // Runs the model over packed rows; the result does not depend on how examples share rows. Leaves weights, gradients and
 // moments alone, and overwrites what the last forward saved. Rows without a target contribute nothing; all zero if none
-// has.
+// has. Ranks deal the rows among themselves; the result is that of all of them.
 HeldoutResult evaluate(layers::Ctx& ctx, model::Model& model, std::span<const layers::MicroBatch> batches);
 
 }  // namespace temper::train

@@ -45,9 +45,13 @@ std::string progress_line(const StepReport& report, const RunScale& scale, doubl
 }
 
 Progress::Progress(std::FILE* stream, RunScale scale, int64_t log_every)
-    : stream_(stream), scale_(std::move(scale)), log_every_(log_every), terminal_(isatty(fileno(stream)) == 1) {}
+    : stream_(stream),
+      scale_(std::move(scale)),
+      log_every_(log_every),
+      terminal_(stream && isatty(fileno(stream)) == 1) {}
 
 void Progress::update(const StepReport& report, double seconds_left) {
+  if (!stream_) return;
   const std::string line = progress_line(report, scale_, seconds_left);
   if (terminal_) {
     fmt::print(stream_, "\r{}\x1b[K", std::string_view(line).substr(0, terminal_columns(stream_) - 1));
@@ -60,13 +64,14 @@ void Progress::update(const StepReport& report, double seconds_left) {
 }
 
 void Progress::note(const std::string& text) {
-  if (text.empty()) return;
+  if (text.empty() || !stream_) return;
   finish();
   fmt::print(stream_, "{}\n", text);
   std::fflush(stream_);
 }
 
 void Progress::finish() {
+  if (!stream_) return;
   if (line_open_) fmt::print(stream_, "\n");
   line_open_ = false;
   std::fflush(stream_);

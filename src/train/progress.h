@@ -20,6 +20,7 @@ struct RunScale {
 // every log_every steps elsewhere. The line of a step that did not move the weights always stays.
 class Progress {
  public:
+  // stream null: says nothing.
   Progress(std::FILE* stream, RunScale scale, int64_t log_every);
   void update(const StepReport& report, double seconds_left);
   // A line that stays, above the live one. Empty: nothing.

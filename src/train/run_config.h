@@ -53,6 +53,13 @@ struct RunConfig {
     std::string on_nonfinite = "skip_step", on_spike = "report";
     double loss_sigmas = 6, grad_norm_factor = 10;
   } guard;
+  struct Run {
+    bool exact = false;
+  } run;
+  struct Layout {
+    int64_t dp = 0, ep = 1, pp = 1, cp = 1, tp = 1, zero = 1, expert_rows = 0;
+    double deadline = 60;
+  } layout;
   struct Output {
     std::string dir;
     std::string dtype = "source";

@@ -111,6 +111,7 @@ int64_t Step::micro_batch() const {
 void Step::execute(const parallel::Instruction& instruction) {
   // Other ranks do not know yet, and would wait.
   if (!loss_is_finite_ && !parts_.ctx.groups.world) return;
+  if (comm::Comm* world = parts_.ctx.groups.world) world->set_place(number_, parallel::describe(instruction));
   const double start = now_seconds();
   switch (instruction.action) {
     case Action::kForward:

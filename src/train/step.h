@@ -57,6 +57,9 @@ class Step : private parallel::Executor {
  public:
   explicit Step(StepParts parts) : parts_(parts) {}
 
+  // The number of the step from now on, for ranks that wait for this one.
+  void at(int64_t number) { number_ = number; }
+
   // Loss and gradients of a step; weights and moments stay as they are, so that it can be repeated. batches: of the
   // whole step, equal on all ranks, which deal them among themselves; the result is that of all ranks. After a loss
   // that is not finite nothing more is computed, and the gradients mean nothing; so it is with loss weights that are
@@ -89,6 +92,7 @@ class Step : private parallel::Executor {
   void auxiliary();
 
   StepParts parts_;
+  int64_t number_ = 0;
   std::span<const layers::MicroBatch> batches_;
   std::vector<parallel::Instruction> instructions_;
   size_t position_ = 0;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -30,12 +31,12 @@ TrainSummary Trainer::train() {
   }
   const StopRequest stop(config_.train.warning_signal);
   reset_peak_resident();  // what the start took is not the run's
-  progress_ = std::make_unique<Progress>(stdout, scale_, config_.output.log_every);
+  progress_ = std::make_unique<Progress>(is_first() ? stdout : nullptr, scale_, config_.output.log_every);
   Step step(step_parts());
   if (state_.step == 0 && !heldout_.empty()) state_.totals.heldout_before = held_out();
   schedule_next_save();
   data::LoaderStep data;
-  while (state_.step < schedule_.total_steps && !(state_.step > 0 && out_of_time()) && !stop_asked(stop)) {
+  while (state_.step < schedule_.total_steps && !is_to_end(stop)) {
     const double start = now_seconds();
     if (!loader_->next(data)) break;
     StepReport report;
@@ -53,17 +54,29 @@ bool Trainer::out_of_time() const {
   return config_.train.max_seconds > 0 && state_.totals.train_seconds >= config_.train.max_seconds;
 }
 
-bool Trainer::stop_asked(const StopRequest& stop) {
+void Trainer::ask_to_stop(const StopRequest& stop) {
   if (stopped_by_.empty()) stopped_by_ = stop.signal_name();
   const double margin = config_.train.stop_before_end;
   if (stopped_by_.empty() && margin > 0 && seconds_to_job_end() < margin)
     stopped_by_ = fmt::format("the end of the job in {:.0f} s", seconds_to_job_end());
-  return !stopped_by_.empty();
+}
+
+// Alike on all ranks, though their clocks differ and a signal may reach one of them only.
+bool Trainer::is_to_end(const StopRequest& stop) {
+  ask_to_stop(stop);
+  std::array<int32_t, 2> ends = {state_.step > 0 && out_of_time(), !stopped_by_.empty()};
+  if (world_) {
+    world_->set_place(state_.step + 1, "between two steps");
+    world_->all_reduce(nullptr, View(ends.data(), DType::kI32, {2}), comm::Reduce::kMax, {"whether to stop"});
+  }
+  if (ends[1] && stopped_by_.empty()) stopped_by_ = "another rank's signal";
+  return ends[0] || ends[1];
 }
 
 // False where the step is not done: the run went back, or is to stop.
 bool Trainer::run_step(Step& step, data::LoaderStep& data, StepReport& report) {
   const int64_t number = state_.step + 1;
+  step.at(number);
   GuardAction action = GuardAction::kSkipStep;
   report.result.loss = std::numeric_limits<double>::quiet_NaN();  // of a step that is left out
   if (!guard_.leaves_out(number)) {
@@ -112,7 +125,7 @@ void Trainer::report_step(StepReport& report) {
   report.memory_bytes = peak_resident_bytes(), report.planned_bytes = scale_.planned_bytes;
   report.checkpoint_seconds = keeper_->take_pause_seconds();
   pause_seconds_ += report.checkpoint_seconds;
-  logs_->write(report);
+  if (logs_) logs_->write(report);
   double seconds_left = totals.train_seconds / static_cast<double>(report.step) *
                         static_cast<double>(schedule_.total_steps - report.step);
   if (config_.train.max_seconds > 0)
@@ -137,7 +150,7 @@ void Trainer::schedule_next_save() {
 }
 
 void Trainer::save_state() {
-  state_.log_bytes = logs_->lengths();
+  if (logs_) state_.log_bytes = logs_->lengths();
   state_.tokens_by_source = sources_.to_json();
   state_.guard = guard_.to_json();
   keeper_->begin(state_, heldout_loss_);
@@ -145,7 +158,7 @@ void Trainer::save_state() {
 
 // A state that could not be written is tried again long before the next one is due.
 void Trainer::tell_of_saving() {
-  progress_->note(logs_->take_news());
+  if (logs_) progress_->note(logs_->take_news());
   for (const KeepResult& result : keeper_->take_results()) {
     if (result.error.empty()) {
       ++num_states_;
@@ -214,7 +227,7 @@ double Trainer::mfu_of(double model_flops, double seconds) const {
 HeldoutResult Trainer::held_out() {
   const HeldoutResult result = evaluate(session_->ctx(), session_->model(), heldout_);
   heldout_loss_ = result.loss;
-  logs_->write(EvalReport{state_.step, result.loss, result.accuracy, result.num_targets});
+  if (logs_) logs_->write(EvalReport{state_.step, result.loss, result.accuracy, result.num_targets});
   progress_->note(fmt::format("held-out loss after {} steps: {:.4f}, token accuracy {:.1f}% ({} tokens)", state_.step,
                               result.loss, 100 * result.accuracy, result.num_targets));
   return result;

@@ -68,9 +68,11 @@ class Trainer {
   // made, with the differences.
   // files: the disk of the states and the logs. at_most_state: later states are passed over; 0: all are. backend: null:
   // that of the precision (backend_for).
+  // world: the ranks that make the run together, each with a Trainer of its own; null: this one alone. The first of
+  // them speaks and writes for all.
   explicit Trainer(RunConfig config, Start start = Start::kResume, Files& files = system_files(),
                    int64_t at_most_state = std::numeric_limits<int64_t>::max(),
-                   const backend::Backend* backend = nullptr);
+                   const backend::Backend* backend = nullptr, comm::Comm* world = nullptr);
 
   // Runs all steps that are left and saves the model, or saves a state and returns when a signal asks for it. Throws
   // Error with the step and the place in it.
@@ -88,6 +90,9 @@ class Trainer {
 
  private:
   // trainer_setup.cc
+  bool is_first() const { return comm::group_rank(world_) == 0; }
+  void say(const std::string& text) const;
+  void join_ranks();
   void load_data();
   void make_schedule();
   void make_session(const backend::Backend* backend);
@@ -100,7 +105,8 @@ class Trainer {
 
   // trainer.cc
   bool out_of_time() const;
-  bool stop_asked(const StopRequest& stop);
+  void ask_to_stop(const StopRequest& stop);
+  bool is_to_end(const StopRequest& stop);
   bool run_step(Step& step, data::LoaderStep& data, StepReport& report);
   void report_step(StepReport& report);
   void between_steps();
@@ -125,6 +131,7 @@ class Trainer {
 
   RunConfig config_;
   Files& files_;
+  comm::Comm* const world_;
   const bool is_replay_;
   const int64_t at_most_state_;
   RunDir dir_;
@@ -137,9 +144,10 @@ class Trainer {
   optim::Schedule schedule_;
   optim::Adamw adamw_;
   RunScale scale_;
+  std::optional<parallel::Ranks> ranks_;  // of many
   std::unique_ptr<Session> session_;
   SourceTokens sources_;
-  std::unique_ptr<RunLogs> logs_;
+  std::unique_ptr<RunLogs> logs_;  // of the first rank
   std::unique_ptr<Progress> progress_;
   RunState state_;  // after the last step
   Guard guard_;

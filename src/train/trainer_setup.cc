@@ -60,24 +60,27 @@ checkpoint::Retention retention_of(const RunConfig& config) {
 
 }  // namespace
 
-Trainer::Trainer(RunConfig config, Start start, Files& files, int64_t at_most_state, const backend::Backend* backend)
+Trainer::Trainer(RunConfig config, Start start, Files& files, int64_t at_most_state, const backend::Backend* backend,
+                 comm::Comm* world)
     : config_(std::move(config)),
       files_(files),
+      world_(world && world->size() > 1 ? world : nullptr),
       is_replay_(start == Start::kReplay),
       at_most_state_(at_most_state),
-      dir_(config_.output.dir, start),
+      dir_(config_.output.dir, is_first() ? start : Start::kReplay),  // the first rank makes and locks it
       log_(dir_.states(), retention_of(config_), files),
       adamw_(adamw_of(config_)),
       guard_(guard_options(config_)) {
   objective_ = make_objective(config_);
   model_config_ = read_model_config(config_);
+  join_ranks();
   tokenizer_ = std::make_unique<data::Tokenizer>(data::Tokenizer::load(tokenizer_path(config_)));
   load_data();
   make_schedule();
   const std::optional<OpenedState> opened = newest_state();
   if (opened) {
     take_up(*opened);
-    fmt::print("going on after step {} of {} ({})\n", state_.step, schedule_.total_steps, dir_.path().string());
+    say(fmt::format("going on after step {} of {} ({})", state_.step, schedule_.total_steps, dir_.path().string()));
   }
   make_session(backend);
   fill_weights(opened);
@@ -88,10 +91,44 @@ Trainer::Trainer(RunConfig config, Start start, Files& files, int64_t at_most_st
   state_.configuration_hash = configuration_hash(config_, state_.model_config);
   if (is_replay_) return;
   scale_.peak = session_->ctx().device.peak(session_->ctx().act);
-  describe_run();
-  logs_ = std::make_unique<RunLogs>(dir_.path(), state_.log_bytes, files);
+  if (world_) {
+    const View sum(&scale_.peak.flops_per_second, DType::kF64, {1});
+    world_->all_reduce(nullptr, sum, comm::Reduce::kSum, {"peak"});
+    scale_.peak.name = fmt::format("{} ranks' {:.2f} TFLOP/s, each {}", world_->size(),
+                                   scale_.peak.flops_per_second * 1e-12, scale_.peak.name);
+  }
+  if (is_first()) {
+    describe_run();
+    logs_ = std::make_unique<RunLogs>(dir_.path(), state_.log_bytes, files);
+  }
   keeper_ = std::make_unique<StateKeeper>(
-      log_, session_->ctx(), session_->state_tensors(), [this] { logs_->sync(); }, config_.checkpoint.verify);
+      log_, session_->ctx(), session_->state_tensors(),
+      [this] {
+        if (logs_) logs_->sync();
+      },
+      config_.checkpoint.verify);
+}
+
+void Trainer::join_ranks() {
+  const auto& l = config_.layout;
+  const parallel::Layout wanted{l.dp, l.ep, l.pp, l.cp, l.tp, l.zero};
+  const parallel::Layout layout = parallel::resolve(wanted, comm::group_size(world_), model_config_);
+  if (layout.pp * layout.cp * layout.tp > 1)
+    fail(ErrorCode::kUnsupported,
+         "layout: {}, but this build has no pipeline, context or tensor parallelism yet; set "
+         "layout.pp, cp and tp to 1",
+         layout.to_string());
+  if (!world_) return;
+  world_->set_deadline(l.deadline);
+  world_->set_place(0, "starting the run");
+  world_->barrier(nullptr, {"run directory"});  // it is there from now on
+  ranks_ = parallel::join_mesh(*world_, layout);
+  say(fmt::format("{} ranks: {}", world_->size(), layout.to_string()));
+}
+
+// Of all ranks, one speaks.
+void Trainer::say(const std::string& text) const {
+  if (is_first()) fmt::print("{}\n", text);
 }
 
 std::optional<OpenedState> Trainer::newest_state() {
@@ -104,7 +141,7 @@ std::optional<OpenedState> Trainer::newest_state() {
     fail(ErrorCode::kCorrupt,
          "{} holds no state that is whole, so the run cannot go on; give --fresh --force to begin it anew:{}",
          dir_.states().string(), list);
-  if (!damaged.empty()) fmt::print("damaged states are passed over:{}\n", list);
+  if (!damaged.empty()) say(fmt::format("damaged states are passed over:{}", list));
   return opened;
 }
 
@@ -146,7 +183,7 @@ void Trainer::load_data() {
   const std::vector<fs::path> files = expand_files(config_.data.train);
   sources_ = SourceTokens(files);
   auto examples = data::read_examples(files, *tokenizer_, options, report);
-  fmt::print("training data: {}\n", describe(report));
+  say(fmt::format("training data: {}", describe(report)));
   data::LoaderOptions loader;
   loader.rows.row_tokens = config_.train.tokens_per_micro_batch;
   loader.rows.num_epochs = config_.train.epochs;
@@ -158,7 +195,7 @@ void Trainer::load_data() {
   const std::vector<fs::path> heldout_files = expand_files(config_.data.eval);
   if (config_.eval.samples > 0) read_questions(heldout_files, config_.eval.samples);  // refused now, not at the end
   auto heldout = data::read_examples(heldout_files, *tokenizer_, options, heldout_report);
-  fmt::print("held-out data: {}\n", describe(heldout_report));
+  say(fmt::format("held-out data: {}", describe(heldout_report)));
   const auto limit = static_cast<size_t>(config_.eval.max_examples);
   if (limit > 0 && heldout.size() > limit) heldout.resize(limit);
   heldout_ = pack_rows(heldout, config_.train.tokens_per_micro_batch);
@@ -185,8 +222,8 @@ bool Trainer::trains_mtp() const {
   if (config_.model.path.empty()) return true;
   const checkpoint::MtpKind kind = checkpoint::WeightSource(config_.model.path).mtp_kind();
   if (kind == checkpoint::MtpKind::kOther)
-    fmt::print("{}: its mtp.* tensors are not V4's multi-token-prediction block; they stay as they are\n",
-               config_.model.path);
+    say(fmt::format("{}: its mtp.* tensors are not V4's multi-token-prediction block; they stay as they are",
+                    config_.model.path));
   return kind == checkpoint::MtpKind::kV4;
 }
 
@@ -199,13 +236,16 @@ void Trainer::make_session(const backend::Backend* backend) {
   options.indexer = indexer_of(config_);
   options.frozen = config_.train.freeze;
   options.mtp = trains_mtp();
+  options.part.expert_rows = config_.layout.expert_rows;
+  if (config_.run.exact) options.part.exact_micro_batches = config_.train.gradient_accumulation;
   session_ = std::make_unique<Session>(backend ? *backend : backend_for(options.precision), model_config_, options,
-                                       config_.checkpoint.staging ? StateMemory::kStaged : StateMemory::kInPlace);
+                                       config_.checkpoint.staging ? StateMemory::kStaged : StateMemory::kInPlace,
+                                       ranks_ ? &*ranks_ : nullptr);
   scale_.planned_bytes = session_->book().total_bytes();
   const backend::DeviceInfo device = session_->ctx().device.info();
   if (state_.step > 0 && state_.machine != device.name)
-    fmt::print("the state was made on {}, this is {}: the last bits of sums may differ from here on\n", state_.machine,
-               device.name);
+    say(fmt::format("the state was made on {}, this is {}: the last bits of sums may differ from here on",
+                    state_.machine, device.name));
   state_.machine = device.name;
 }
 
@@ -218,7 +258,7 @@ void Trainer::fill_weights(const std::optional<OpenedState>& opened) {
   const checkpoint::LoadReport report =
       checkpoint::load_weights(config_.model.path, session_->ctx(), model.parameters(), {config_.model.allow_missing});
   for (const std::string& name : report.missing)
-    fmt::print("{} has no {}: it starts as in a random model\n", config_.model.path, name);
+    say(fmt::format("{} has no {}: it starts as in a random model", config_.model.path, name));
 }
 
 }  // namespace temper::train

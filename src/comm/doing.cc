@@ -144,6 +144,10 @@ std::string explain_wait(int64_t me, std::span<const RankReport> ranks) {
                             describe_call(mine), list_all(ranks));
 }
 
+std::string explain_gone(int64_t rank, const RankReport& report) {
+  return name_with_process(rank, report.doing) + " " + describe(report);
+}
+
 std::string explain_mismatch(std::span<const int64_t> members, std::span<const Identity> ids,
                              std::span<const RankReport> ranks) {
   std::string text;
@@ -163,6 +167,21 @@ std::string explain_mismatch(std::span<const int64_t> members, std::span<const I
                         describe_call(doing), place(doing));
   }
   return "the ranks of a group came to different calls: " + text;
+}
+
+std::string explain_rows(int64_t sender, int64_t sent, int64_t receiver, int64_t expected, const Doing& receiving) {
+  return fmt::format("rank {} sends {} rows to rank {}, which expects {}: {} at {}", sender, sent, receiver, expected,
+                     describe_call(receiving), place(receiving));
+}
+
+bool is_same_message(const Identity& sent, const Identity& expected) {
+  return sent.dtype == expected.dtype && sent.num_bytes == expected.num_bytes && sent.layer == expected.layer &&
+         sent.hash_what == expected.hash_what;
+}
+
+std::string explain_message(int64_t receiver, const Doing& receiving, int64_t sender, const Doing& sent) {
+  return fmt::format("rank {} came to {} at {}, but rank {} has sent it {} at {}", receiver, describe_call(receiving),
+                     place(receiving), sender, describe_call(sent), place(sent));
 }
 
 }  // namespace temper::comm

@@ -64,8 +64,15 @@ std::string describe(const RankReport& report);
 // Rank `me` gave up waiting. Names the rank that everybody waits for in the end, those who wait for it, and what each
 // rank was doing.
 std::string explain_wait(int64_t me, std::span<const RankReport> ranks);
+std::string explain_gone(int64_t rank, const RankReport& report);
 // Ranks of one group came to different calls. ranks: of the world; members: those of the group.
 std::string explain_mismatch(std::span<const int64_t> members, std::span<const Identity> ids,
                              std::span<const RankReport> ranks);
+
+// Of all_to_all_v: the two ends disagree.
+std::string explain_rows(int64_t sender, int64_t sent, int64_t receiver, int64_t expected, const Doing& receiving);
+// A message is what its receiver asks for if dtype, bytes, layer and the call's text agree.
+bool is_same_message(const Identity& sent, const Identity& expected);
+std::string explain_message(int64_t receiver, const Doing& receiving, int64_t sender, const Doing& sent);
 
 }  // namespace temper::comm

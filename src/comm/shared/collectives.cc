@@ -182,8 +182,7 @@ std::vector<int64_t> SharedComm::exchange_counts(std::span<const int64_t> recv_r
   for (int64_t r = 0; r < group_.size; ++r) {
     const int64_t sent = counts[static_cast<size_t>(r * group_.size + rank_)];
     if (sent == recv_rows[r]) continue;
-    me_->fail_world(fmt::format("rank {} sends {} rows to rank {}, which expects {}: {}", members_[r], sent,
-                                me_->rank(), recv_rows[r], describe_call(me_->doing())));
+    me_->fail_world([&] { return explain_rows(members_[r], sent, me_->rank(), recv_rows[r], me_->doing()); });
   }
   return counts;
 }

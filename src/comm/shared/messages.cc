@@ -1,8 +1,6 @@
 // Messages between two ranks of a SharedComm: the sender keeps a copy in its own heap until the receiver has it.
 #include <cstring>
 
-#include <fmt/format.h>
-
 #include "base/check.h"
 #include "comm/shared/shared_comm.h"
 
@@ -34,12 +32,9 @@ void SharedComm::recv(backend::Stream*, View x, int64_t from, Call call) {
   const uint32_t number = queue.received.value.load(std::memory_order_relaxed);
   traffic_.wait_seconds += me_->wait(queue.sent, number + 1, members_[static_cast<size_t>(from)]);
   const Message& message = queue.messages[number % Queue::kLength];
-  const Identity& sent = message.sent.id;
-  if (sent.dtype != id.dtype || sent.num_bytes != id.num_bytes || sent.layer != id.layer ||
-      sent.hash_what != id.hash_what) {
-    me_->fail_world(fmt::format("rank {} came to {}, but rank {} has sent it {}", me_->rank(),
-                                describe_call(me_->doing()), members_[static_cast<size_t>(from)],
-                                describe_call(message.sent)));
+  if (!is_same_message(message.sent.id, id)) {
+    me_->fail_world(
+        [&] { return explain_message(me_->rank(), me_->doing(), members_[static_cast<size_t>(from)], message.sent); });
   }
   std::memcpy(x.raw(), group_.block.at(message.payload), static_cast<size_t>(x.num_bytes()));
   raise(queue.received, number + 1);

@@ -1,6 +1,7 @@
 #include "comm/shared/rank.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -16,7 +17,9 @@ namespace {
 // sleeps: machines may have fewer cores than ranks.
 constexpr double kSpinSeconds = 4e-6, kYieldSeconds = 60e-6;
 constexpr double kSecondsBetweenLooks = 0.05;  // at a peer's process
-constexpr double kSecondsForVerdict = 0.2;     // its writer may have died in the middle
+constexpr double kSecondsForVerdict = 5;       // its writer may have died in the middle
+
+constexpr unsigned kSleepBetweenQuestionsUs = 200;
 
 void spin_once() {
 #if defined(__x86_64__)
@@ -26,9 +29,18 @@ void spin_once() {
 
 }  // namespace
 
-SharedRank::SharedRank(Block block, int64_t rank, int64_t process, LifeOf life_of)
-    : block_(std::move(block)), rank_(rank), life_of_(std::move(life_of)), heap_(block_, rank) {
-  doing_.process = process;
+Standing alone_in_world(int64_t rank, int64_t world_size) {
+  Standing standing;
+  standing.block_rank = rank;
+  standing.life_of = [](int64_t) { return Life::kAlive; };
+  standing.world_size = world_size;
+  for (int64_t r = 0; r < world_size; ++r) standing.world_ranks.push_back(r);
+  return standing;
+}
+
+SharedRank::SharedRank(Block block, Standing standing)
+    : block_(std::move(block)), standing_(std::move(standing)), heap_(block_, standing_.block_rank) {
+  doing_.process = standing_.process;
   publish(State::kComputing, -1);
 }
 
@@ -38,7 +50,7 @@ void SharedRank::publish(State state, int64_t waits_for) {
   doing_.state = state;
   doing_.waits_for = waits_for;
   doing_.since = now_seconds();
-  block_.board(rank_).write(doing_);
+  block_.board(standing_.block_rank).write(doing_);
 }
 
 void SharedRank::set_place(int64_t step, std::string_view instruction) {
@@ -64,82 +76,127 @@ void SharedRank::begin_call(std::string_view group, int64_t call, Identity& id, 
 
 void SharedRank::end_call() { publish(State::kComputing, -1); }
 
-double SharedRank::wait(Signal& signal, uint32_t target, int64_t whom) {
-  if (signal.reached(target)) return 0;
-  const double start = now_seconds();
-  double now = start;
-  while (now - start < kSpinSeconds) {
+namespace {
+
+// Returns whether it came to be ready before it is time to sleep.
+template <class Ready>
+bool wait_briefly(const Ready& ready, double start) {
+  for (double now = start; now - start < kSpinSeconds; now = now_seconds()) {
     for (int i = 0; i < 16; ++i) {
-      if (signal.reached(target)) return now_seconds() - start;
+      if (ready()) return true;
       spin_once();
     }
-    now = now_seconds();
   }
-  while (now - start < kYieldSeconds) {
-    if (signal.reached(target)) return now - start;
+  for (double now = start; now - start < kYieldSeconds; now = now_seconds()) {
+    if (ready()) return true;
     sched_yield();
-    now = now_seconds();
   }
-  return wait_long(signal, target, whom, start);
+  return ready();
 }
 
-double SharedRank::wait_long(Signal& signal, uint32_t target, int64_t whom, double start) {
+}  // namespace
+
+double SharedRank::wait(Signal& signal, uint32_t target, int64_t whom) {
+  const auto ready = [&] { return signal.reached(target); };
+  if (ready()) return 0;
+  const double start = now_seconds();
+  if (wait_briefly(ready, start)) return now_seconds() - start;
+  return wait_long(
+      ready, [&] { sleep_on(signal, target); }, whom, start);
+}
+
+double SharedRank::wait(const std::function<bool()>& ready, int64_t whom) {
+  if (ready()) return 0;
+  const double start = now_seconds();
+  if (wait_briefly(ready, start)) return now_seconds() - start;
+  return wait_long(
+      ready, [] { usleep(kSleepBetweenQuestionsUs); }, whom, start);
+}
+
+double SharedRank::wait_long(const std::function<bool()>& ready, const std::function<void()>& sleep, int64_t whom,
+                             double start) {
   publish(State::kWaiting, whom);
   double last_look = start;
-  while (!signal.reached(target)) {
-    sleep_on(signal, target);
+  while (!ready()) {
+    sleep();
     throw_if_failed();
     const double now = now_seconds();
     const bool too_late = now - start > deadline_seconds_;
     if (!too_late && now - last_look < kSecondsBetweenLooks) continue;
     last_look = now;
-    // Asked before the signal: what it raised before it went counts.
+    // Asked before the last look: what it did before it went counts.
     const bool lost = will_not_come(whom);
-    if (signal.reached(target)) break;
-    if (lost || too_late) fail_world(explain_wait(rank_, reports()));
+    if (ready()) break;
+    if (lost || too_late) fail_world([&] { return explain_wait(rank(), reports()); });
   }
   publish(State::kInCall, -1);
   return now_seconds() - start;
 }
 
 bool SharedRank::will_not_come(int64_t whom) const {
-  return life_of_(whom) == Life::kGone || block_.board(whom).read().state == State::kLeft;
+  const auto& ranks = standing_.world_ranks;
+  const auto found = std::find(ranks.begin(), ranks.end(), whom);
+  if (found == ranks.end()) return false;  // elsewhere: only the deadline tells
+  const int64_t there = found - ranks.begin();
+  return standing_.life_of(there) == Life::kGone || block_.board(there).read().state == State::kLeft;
 }
 
 void SharedRank::throw_if_failed() const {
+  if (!failed()) return;
   Verdict& verdict = block_.verdict();
-  if (verdict.claimed.load(std::memory_order_acquire) == 0) return;
   const double start = now_seconds();
-  while (verdict.ready.load(std::memory_order_acquire) == 0 && now_seconds() - start < kSecondsForVerdict)
-    sched_yield();
-  if (verdict.ready.load(std::memory_order_acquire) == 0) throw Error(ErrorCode::kPeer, explain_wait(rank_, reports()));
+  while (verdict.ready.load(std::memory_order_acquire) == 0 && now_seconds() - start < kSecondsForVerdict) usleep(1000);
+  if (verdict.ready.load(std::memory_order_acquire) == 0)
+    throw Error(ErrorCode::kPeer, explain_wait(rank(), reports()));
   throw Error(ErrorCode::kPeer, std::string(verdict.text, strnlen(verdict.text, Verdict::kMaxBytes)));
 }
 
-void SharedRank::post_verdict(std::string_view text) noexcept {
+void SharedRank::publish_verdict(std::string_view text) noexcept {
   Verdict& verdict = block_.verdict();
-  if (verdict.claimed.exchange(1, std::memory_order_acq_rel) != 0) return;
   const size_t n = std::min(text.size(), Verdict::kMaxBytes - 1);
   std::memcpy(verdict.text, text.data(), n);
   verdict.text[n] = 0;
   verdict.ready.store(1, std::memory_order_release);
 }
 
-void SharedRank::fail_world(std::string_view text) {
-  post_verdict(text);
-  throw_if_failed();
-  throw Error(ErrorCode::kPeer, std::string(text));
+void SharedRank::take_verdict(std::string_view text) noexcept {
+  if (block_.verdict().claimed.exchange(1, std::memory_order_acq_rel) == 0) publish_verdict(text);
 }
 
-std::vector<RankReport> SharedRank::reports() const {
+void SharedRank::post_verdict(std::string_view text) noexcept {
+  if (block_.verdict().claimed.exchange(1, std::memory_order_acq_rel) != 0) return;
+  publish_verdict(text);
+  if (standing_.tell_elsewhere) standing_.tell_elsewhere(text);
+}
+
+void SharedRank::fail_world(const std::function<std::string()>& text) {
+  // Claimed before the text is made: one rank looks around, the others repeat what it found.
+  if (block_.verdict().claimed.exchange(1, std::memory_order_acq_rel) == 0) {
+    const std::string verdict = text();
+    publish_verdict(verdict);
+    if (standing_.tell_elsewhere) standing_.tell_elsewhere(verdict);
+  }
+  throw_if_failed();
+  throw Error(ErrorCode::kPeer, text());
+}
+
+std::vector<RankReport> SharedRank::block_reports() const {
   std::vector<RankReport> reports(static_cast<size_t>(block_.num_ranks()));
   const double now = now_seconds();
   for (int64_t r = 0; r < block_.num_ranks(); ++r) {
     RankReport& report = reports[static_cast<size_t>(r)];
     report.doing = block_.board(r).read();
-    report.life = report.doing.state == State::kLeft ? Life::kAlive : life_of_(r);
+    report.life = report.doing.state == State::kLeft ? Life::kAlive : standing_.life_of(r);
     report.seconds = std::max(0.0, now - report.doing.since);
   }
+  return reports;
+}
+
+std::vector<RankReport> SharedRank::reports() const {
+  std::vector<RankReport> reports(static_cast<size_t>(standing_.world_size));
+  if (standing_.ask_elsewhere) standing_.ask_elsewhere(reports);
+  const std::vector<RankReport> here = block_reports();
+  for (size_t r = 0; r < here.size(); ++r) reports[static_cast<size_t>(standing_.world_ranks[r])] = here[r];
   return reports;
 }
 

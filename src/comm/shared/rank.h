@@ -1,10 +1,12 @@
 // One rank of a block: what all its groups have in common. It tells the others what it does, waits for them with a
-// deadline, and knows how to fail.
+// deadline, and knows how to fail. Ranks are those of the world, of which the block may hold a part.
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "comm/doing.h"
 #include "comm/shared/block.h"
@@ -13,17 +15,29 @@
 
 namespace temper::comm {
 
+// How a rank of a block stands in the world.
+struct Standing {
+  int64_t block_rank = 0;
+  int64_t process = 0;  // 0: ranks are threads
+  // How the process of a rank of the block looks from outside.
+  std::function<Life(int64_t block_rank)> life_of;
+  std::vector<int64_t> world_ranks;  // of the block's ranks
+  int64_t world_size = 0;
+  // Where the world has other blocks: fills in what their ranks are doing; tells them that the world has failed.
+  std::function<void(std::span<RankReport> by_rank)> ask_elsewhere;
+  std::function<void(std::string_view verdict)> tell_elsewhere;
+};
+Standing alone_in_world(int64_t rank, int64_t world_size);  // threads: the block is the world
+
 class SharedRank {
  public:
-  using LifeOf = std::function<Life(int64_t rank)>;
-
-  // life_of: how the process of a rank looks from outside. process: this one's number; 0: ranks are threads.
-  SharedRank(Block block, int64_t rank, int64_t process, LifeOf life_of);
+  SharedRank(Block block, Standing standing);
   SharedRank(const SharedRank&) = delete;
   SharedRank& operator=(const SharedRank&) = delete;
   ~SharedRank();
 
-  int64_t rank() const { return rank_; }
+  int64_t rank() const { return standing_.world_ranks[static_cast<size_t>(standing_.block_rank)]; }
+  const Standing& standing() const { return standing_; }
   const Block& block() const { return block_; }
   SharedHeap& heap() { return heap_; }
   const Doing& doing() const { return doing_; }
@@ -37,21 +51,26 @@ class SharedRank {
   // Until the signal has reached target, which `whom` raises. Returns the seconds waited. Throws kPeer when the world
   // fails, when that rank is gone or has left, or after the deadline.
   double wait(Signal& signal, uint32_t target, int64_t whom);
+  // The same for what must be asked again and again.
+  double wait(const std::function<bool()>& ready, int64_t whom);
 
   // Fails the world with this text, or with that of the rank that was first.
-  [[noreturn]] void fail_world(std::string_view text);
+  [[noreturn]] void fail_world(const std::function<std::string()>& text);
   void post_verdict(std::string_view text) noexcept;
-  std::vector<RankReport> reports() const;
+  void take_verdict(std::string_view text) noexcept;  // from elsewhere
+  bool failed() const { return block_.verdict().claimed.load(std::memory_order_acquire) != 0; }
+  std::vector<RankReport> reports() const;        // of the world, by rank
+  std::vector<RankReport> block_reports() const;  // by block rank
 
  private:
   void publish(State state, int64_t waits_for);
-  double wait_long(Signal& signal, uint32_t target, int64_t whom, double start);
+  double wait_long(const std::function<bool()>& ready, const std::function<void()>& sleep, int64_t whom, double start);
   void throw_if_failed() const;
   bool will_not_come(int64_t whom) const;
+  void publish_verdict(std::string_view text) noexcept;
 
   const Block block_;
-  const int64_t rank_;
-  const LifeOf life_of_;
+  const Standing standing_;
   SharedHeap heap_;
   Doing doing_;
   int64_t step_ = -1;

@@ -1,7 +1,6 @@
 #include "comm/shared/shared_comm.h"
 
 #include <algorithm>
-#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -21,14 +20,12 @@ SharedComm::SharedComm(std::shared_ptr<SharedRank> me, Group group, int64_t rank
 
 std::unique_ptr<Comm> SharedComm::world(std::shared_ptr<SharedRank> me) {
   const Block& block = me->block();
-  const int64_t size = block.num_ranks(), rank = me->rank();
+  const int64_t size = block.num_ranks(), rank = me->standing().block_rank;
   // The first thing that rank 0 gives out, so everyone knows where it is.
   const int64_t num_bytes = Group::num_bytes(size);
   const int64_t offset =
       rank == 0 ? me->heap().allocate_for_world(num_bytes) : SharedHeap(block, 0).allocate_for_world(num_bytes);
-  std::vector<int64_t> members(static_cast<size_t>(size));
-  std::iota(members.begin(), members.end(), 0);
-  return std::make_unique<SharedComm>(me, Group{block, offset, size}, rank, std::move(members), "world");
+  return std::make_unique<SharedComm>(me, Group{block, offset, size}, rank, me->standing().world_ranks, "world");
 }
 
 void SharedComm::enter(Identity id, int64_t num_bytes, const Call& call) {
@@ -51,9 +48,11 @@ void SharedComm::check_agreement() {
   bool agreed = true;
   for (int64_t r = 0; r < group_.size; ++r) agreed = agreed && group_.member(r).id[last] == mine;
   if (agreed) return;
-  std::vector<Identity> ids;
-  for (int64_t r = 0; r < group_.size; ++r) ids.push_back(group_.member(r).id[last]);
-  me_->fail_world(explain_mismatch(members_, ids, me_->reports()));
+  me_->fail_world([&] {
+    std::vector<Identity> ids;
+    for (int64_t r = 0; r < group_.size; ++r) ids.push_back(group_.member(r).id[last]);
+    return explain_mismatch(members_, ids, me_->reports());
+  });
 }
 
 std::unique_ptr<Comm> SharedComm::split(int64_t color, int64_t key, std::string_view name) {

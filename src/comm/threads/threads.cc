@@ -13,7 +13,7 @@ void run_ranks(int64_t num_ranks, const std::function<void(Comm& world)>& body) 
   std::mutex mutex;
   std::exception_ptr cause;
   const auto run = [&](int64_t rank) {
-    const auto me = std::make_shared<SharedRank>(block, rank, 0, [](int64_t) { return Life::kAlive; });
+    const auto me = std::make_shared<SharedRank>(block, alone_in_world(rank, num_ranks));
     const std::unique_ptr<Comm> world = SharedComm::world(me);
     const auto failed = [&](const char* why) {
       {

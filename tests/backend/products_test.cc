@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "backend/cpu/products.h"
 #include "backend/registry.h"
 #include "base/thread.h"
 
@@ -82,6 +83,35 @@ INSTANTIATE_TEST_SUITE_P(
         ProductCase{"bf16 odd k, transposed", DType::kBF16, DType::kBF16, 29, 45, 777, true, true},
         ProductCase{"one row", DType::kBF16, DType::kF32, 1, 100, 50, false, false},
         ProductCase{"one column", DType::kF32, DType::kF32, 100, 1, 50, false, false}));
+
+// Whole tiles are streamed; what is left at the right edge is not.
+TEST(ProductKernels, GiveTheSameBitsPastTheCaches) {
+  constexpr int64_t kM = 50, kN = 80, kK = 70, kStride = 96;
+  const Tensor dy(DType::kBF16, {kK, kM}, 1), x(DType::kBF16, {kK, kN}, 2);
+  struct alignas(64) Result {
+    float values[kM * kStride] = {};
+  };
+  const auto near = std::make_unique<Result>(), far = std::make_unique<Result>();
+  for (const auto* result : {&near, &far}) {
+    ProductBlock block{.m = kM,
+                       .n = kN,
+                       .k = kK,
+                       .a = dy.view().raw(),
+                       .a_row_stride = 1,
+                       .a_col_stride = kM,
+                       .b = x.view().raw(),
+                       .b_row_stride = kN,
+                       .b_col_stride = 1,
+                       .c = (*result)->values,
+                       .c_row_stride = kStride,
+                       .c_is_bf16 = false,
+                       .accumulate = false};
+    block.c_is_far = result == &far;
+    product_kernels().bf16(block);
+  }
+  EXPECT_NE(near->values[kN - 1], 0);
+  EXPECT_EQ(std::memcmp(near->values, far->values, sizeof near->values), 0);
+}
 
 // The bits of every product, for teams of several sizes.
 TEST(ProductThreads, DoNotChangeTheBits) {

@@ -17,6 +17,8 @@ constexpr int64_t kCutRows = 4, kCutCols = 32;
 constexpr double kForkFlops = 0.5e6;
 // An expert's weight comes from memory and is packed: that takes about as long as this many of its rows.
 constexpr int64_t kExpertRows = 24;
+// Gradients of experts larger than this are not in a cache any more when the optimizer reads them.
+constexpr int64_t kFarBytes = int64_t{16} << 20;
 
 // One matrix of an operand of rank 2, or matrix `batch` of one of rank 3.
 struct Matrix {
@@ -40,7 +42,7 @@ struct Matrix {
 struct Product {
   Matrix c, a, b;
   DType c_dtype, dtype;
-  bool accumulate;
+  bool accumulate, c_is_far = false;
 
   Product(const View& c_view, const View& a_view, const View& b_view, bool accumulate, int64_t batch = 0)
       : c(c_view, batch),
@@ -71,7 +73,8 @@ struct Product {
                              c.data + (row * c.row_stride + col) * dtype_bytes(c_dtype),
                              c.row_stride,
                              c_dtype == DType::kBF16,
-                             accumulate};
+                             accumulate,
+                             c_is_far};
     (dtype == DType::kBF16 ? product_kernels().bf16 : product_kernels().f32)(block);
   }
 };
@@ -235,9 +238,10 @@ void grouped_matmul_dw(Stream* stream, InOut dw_ENK, In dy_RN, In x_RK, In offse
     cuts.for_each(
         part, parts, [&](int64_t) { return N; },
         [&](int64_t e, int64_t n, int64_t n_end) {
-          Product(matrix_of(dw_ENK, e), dy_RN.rows(offset[e], offset[e + 1]).t(), x_RK.rows(offset[e], offset[e + 1]),
-                  beta == 1)
-              .run(n, n_end, 0, K);
+          Product product(matrix_of(dw_ENK, e), dy_RN.rows(offset[e], offset[e + 1]).t(),
+                          x_RK.rows(offset[e], offset[e + 1]), beta == 1);
+          product.c_is_far = dw_ENK.num_bytes() > kFarBytes;
+          product.run(n, n_end, 0, K);
         });
   });
   for (int64_t e = 0; e < num_experts && beta == 0; ++e) {

@@ -18,6 +18,7 @@ struct ProductBlock {
   int64_t c_row_stride;
   bool c_is_bf16;
   bool accumulate;
+  bool c_is_far = false;  // c is read much later: write it past the caches
 };
 
 struct ProductKernels {

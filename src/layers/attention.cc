@@ -94,7 +94,7 @@ Attention::Saved Attention::first(const Saved& s, int64_t T, int64_t C) const {
 }
 
 View Attention::grouped(View x_TX) const {
-  return x_TX.reshape({x_TX.dim(0), dims_.G, x_TX.size() / x_TX.dim(0) / dims_.G}).transpose(0, 1);
+  return x_TX.reshape({x_TX.dim(0), dims_.G, x_TX.strides[0] / dims_.G}).transpose(0, 1);
 }
 
 double Attention::scale() const { return 1 / std::sqrt(static_cast<double>(dims_.H)); }

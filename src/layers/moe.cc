@@ -1,13 +1,15 @@
 #include "layers/moe.h"
 
+#include <array>
+
 namespace temper::layers {
 
 Moe::Moe(const std::string& prefix, MoeDims dims, Dtypes dtypes)
     : dims_(dims),
       dtypes_(dtypes),
       router_{matrix(prefix + "gate.weight", {dims.E, dims.D}, dtypes)},
-      gate_up_(matrix(prefix + "experts.gate_up_proj", {dims.E, 2 * dims.F, dims.D}, dtypes)),
-      down_(matrix(prefix + "experts.down_proj", {dims.E, dims.D, dims.F}, dtypes)),
+      experts_(prefix + "experts.", {dims.D, dims.F, dims.E, dims.swiglu_limit, dims.part}, dtypes),
+      dispatch_({dims.D, dims.E, dims.K, dims.part}, dtypes),
       shared_gate_{matrix(prefix + "shared_experts.gate_proj.weight", {dims.F, dims.D}, dtypes)},
       shared_up_{matrix(prefix + "shared_experts.up_proj.weight", {dims.F, dims.D}, dtypes)},
       shared_down_{matrix(prefix + "shared_experts.down_proj.weight", {dims.D, dims.F}, dtypes)} {
@@ -22,45 +24,40 @@ Moe::Moe(const std::string& prefix, MoeDims dims, Dtypes dtypes)
 }
 
 void Moe::collect(ParameterList& list) {
-  list.insert(list.end(), {&router_.w, dims_.hash ? &tid2eid_ : &bias_, &gate_up_, &down_, &shared_gate_.w,
-                           &shared_up_.w, &shared_down_.w});
-}
-
-int64_t Moe::num_rows(int64_t T) const {
-  const int64_t most = T * dims_.K + dims_.E * (kRowAlignment - 1);
-  return (most + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
+  list.insert(list.end(), {&router_.w, dims_.hash ? &tid2eid_ : &bias_});
+  experts_.collect(list);
+  list.insert(list.end(), {&shared_gate_.w, &shared_up_.w, &shared_down_.w});
 }
 
 void Moe::declare_saved(Book& book, Saved& saved, int64_t max_tokens) const {
-  const int64_t T = max_tokens, R = num_rows(max_tokens), K = dims_.K, F = dims_.F;
+  const int64_t T = max_tokens, R = dispatch_.max_rows(T), K = dims_.K, F = dims_.F;
   const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
     book.declare(&view, TensorKind::kSaved, router_.w.name + ":" + what, dtype, shape);
   };
   declare(saved.z_TE, "z", dtypes_.acc, {T, dims_.E});
   declare(saved.weight_TK, "weight", dtypes_.acc, {T, K});
   declare(saved.weight_R1, "row_weight", dtypes_.acc, {R, 1});
-  declare(saved.offset_E1, "offset", DType::kI32, {dims_.E + 1});
-  declare(saved.row_token_R, "row_token", DType::kI32, {R});
-  declare(saved.row_slot_R, "row_slot", DType::kI32, {R});
-  declare(saved.slot_row_TK, "slot_row", DType::kI32, {T, K});
+  dispatch_.declare_saved(book, saved.plan, router_.w.name, T);
   declare(saved.gu_RG, "gate_up", dtypes_.act, {R, 2 * F});
   declare(saved.shared_gu_TG, "shared_gate_up", dtypes_.act, {T, 2 * F});
+  if (!dispatch_.is_exchange()) return;
+  declare(saved.x_RD, "x", dtypes_.act, {R, dims_.D});
+  declare(saved.clamped_3, "clamped", DType::kI64, {3});
 }
 
 void Moe::declare_scratch(Book& book, int64_t max_tokens, bool train) {
   const ScratchScope scope(book);
-  const int64_t T = max_tokens, R = num_rows(max_tokens), D = dims_.D, F = dims_.F;
+  const int64_t T = max_tokens, R = dispatch_.max_rows(T), D = dims_.D, F = dims_.F;
   const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
     book.declare(&view, TensorKind::kScratch, router_.w.name + ":" + what, dtype, shape);
   };
-  declare(scratch_.x_RD, "x", dtypes_.act, {R, D});
+  if (!dispatch_.is_exchange()) declare(scratch_.x_RD, "x", dtypes_.act, {R, D});
   declare(scratch_.y_RD, "y", dtypes_.act, {R, D});
-  declare(scratch_.a_RF, "a", dtypes_.act, {R, F});
+  experts_.declare_scratch(book, R, train);
+  dispatch_.declare_scratch(book, router_.w.name, T);
   declare(scratch_.shared_a_TF, "shared_a", dtypes_.act, {T, F});
   declare(scratch_.shared_y_TD, "shared_y", dtypes_.act, {T, D});
   if (!train) return;
-  declare(scratch_.da_RF, "da", dtypes_.act, {R, F});
-  declare(scratch_.dgu_RG, "dgate_up", dtypes_.act, {R, 2 * F});
   declare(scratch_.shared_da_TF, "shared_da", dtypes_.act, {T, F});
   declare(scratch_.shared_dgu_TG, "shared_dgate_up", dtypes_.act, {T, 2 * F});
   declare(scratch_.dz_TE, "dz", dtypes_.act, {T, dims_.E});
@@ -69,14 +66,28 @@ void Moe::declare_scratch(Book& book, int64_t max_tokens, bool train) {
 }
 
 Moe::Saved Moe::first(const Saved& s, int64_t T) const {
-  const int64_t R = num_rows(T);
-  return {s.z_TE.first(T),        s.weight_TK.first(T),  s.weight_R1.first(R),   s.offset_E1,
-          s.row_token_R.first(R), s.row_slot_R.first(R), s.slot_row_TK.first(T), s.gu_RG.first(R),
-          s.shared_gu_TG.first(T)};
+  const Dispatch::Saved plan = dispatch_.first(s.plan, T);
+  if (dispatch_.is_exchange())
+    return {s.z_TE.first(T), s.weight_TK.first(T),    s.weight_R1, plan,
+            s.gu_RG,         s.shared_gu_TG.first(T), s.x_RD,      s.clamped_3};
+  const int64_t R = dispatch_.max_rows(T);
+  return {s.z_TE.first(T),
+          s.weight_TK.first(T),
+          s.weight_R1.first(R),
+          plan,
+          s.gu_RG.first(R),
+          s.shared_gu_TG.first(T),
+          {},
+          {}};
+}
+
+Moe::RoundViews Moe::views(const Saved& saved, const ExpertRows& rows) const {
+  const int64_t R = rows.count;
+  return {(dispatch_.is_exchange() ? saved.x_RD : scratch_.x_RD).first(R), scratch_.y_RD.first(R),
+          saved.weight_R1.first(R), saved.gu_RG.first(R)};
 }
 
 void Moe::route(Ctx& ctx, View h_TD, View token_T, const Saved& saved, View expert_TK, const ChoiceRule& rule) const {
-  const int64_t slots = h_TD.dim(0) * dims_.K;
   router_.forward(ctx, saved.z_TE, h_TD);
   if (!rule.read) {
     if (dims_.hash) {
@@ -87,15 +98,19 @@ void Moe::route(Ctx& ctx, View h_TD, View token_T, const Saved& saved, View expe
     if (rule.given.defined()) ctx.ops.override_rows(ctx.stream, expert_TK, rule.given);
   }
   ctx.ops.router_weights_forward(ctx.stream, saved.weight_TK, saved.z_TE, expert_TK, dims_.scaling);
-  ctx.ops.dispatch_plan(ctx.stream, saved.offset_E1, saved.row_token_R, saved.row_slot_R, saved.slot_row_TK, expert_TK,
-                        kRowAlignment);
-  ctx.ops.gather_rows(ctx.stream, saved.weight_R1, saved.weight_TK.reshape({slots, 1}), saved.row_slot_R);
+  dispatch_.plan(ctx, saved.plan, expert_TK);
+}
+
+// Input and router weights of the round's rows come to the experts, and become gu.
+void Moe::receive(Ctx& ctx, const RoundViews& v, View h_TD, const Saved& saved, const ExpertRows& rows) const {
+  dispatch_.weights_to_experts(ctx, v.weight_R1, saved.weight_TK, rows, "dispatch of weights");
+  dispatch_.hidden_to_experts(ctx, v.x_RD, h_TD, rows, "dispatch");
+  experts_.gate_up(ctx, v.gu_RG, v.x_RD, rows);
 }
 
 void Moe::forward(Ctx& ctx, View y_TD, View h_TD, View token_T, const Saved& saved, View expert_TK,
                   const ChoiceRule& rule) const {
-  const int64_t T = h_TD.dim(0), R = saved.gu_RG.dim(0), F = dims_.F;
-  const View x_RD = scratch_.x_RD.first(R), y_RD = scratch_.y_RD.first(R), a_RF = scratch_.a_RF.first(R);
+  const int64_t T = h_TD.dim(0), F = dims_.F;
   const View shared_a_TF = scratch_.shared_a_TF.first(T), shared_y_TD = scratch_.shared_y_TD.first(T);
 
   route(ctx, h_TD, token_T, saved, expert_TK, rule);
@@ -105,12 +120,19 @@ void Moe::forward(Ctx& ctx, View y_TD, View h_TD, View token_T, const Saved& sav
   ctx.ops.swiglu_forward(ctx.stream, shared_a_TF, saved.shared_gu_TG, View{}, dims_.swiglu_limit);
   shared_down_.forward(ctx, shared_y_TD, shared_a_TF);
 
-  ctx.ops.gather_rows(ctx.stream, x_RD, h_TD, saved.row_token_R);
-  ctx.ops.grouped_matmul(ctx.stream, saved.gu_RG, x_RD, gate_up_.value.t(), saved.offset_E1);
-  // The router weight is applied before W2, as the released program does: one rounding less.
-  ctx.ops.swiglu_forward(ctx.stream, a_RF, saved.gu_RG, saved.weight_R1.reshape({R}), dims_.swiglu_limit);
-  ctx.ops.grouped_matmul(ctx.stream, y_RD, a_RF, down_.value.t(), saved.offset_E1);
-  ctx.ops.combine(ctx.stream, y_TD, y_RD, saved.slot_row_TK, shared_y_TD);
+  // The first round comes last: it is the one whose tensors are kept.
+  const auto rounds = dispatch_.rounds(ctx, saved.plan);
+  if (rounds.size() > 1) ctx.ops.fill(ctx.stream, saved.clamped_3, 0);
+  View returned_PD;
+  for (int64_t i = Dispatch::num_rounds(rounds) - 1; i >= 0; --i) {
+    const ExpertRows rows = dispatch_.begin_round(ctx, saved.plan, rounds, i);
+    const RoundViews v = views(saved, rows);
+    receive(ctx, v, h_TD, saved, rows);
+    if (i > 0) ctx.ops.swiglu_clamp_counts(ctx.stream, saved.clamped_3, v.gu_RG, View{}, dims_.swiglu_limit);
+    experts_.down(ctx, v.y_RD, v.gu_RG, v.weight_R1, rows);
+    returned_PD = dispatch_.hidden_from_experts(ctx, v.y_RD, rows, "combine");
+  }
+  ctx.ops.combine(ctx.stream, y_TD, returned_PD, saved.plan.slot_row_TK, shared_y_TD);
 }
 
 void Moe::backward_shared(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved) const {
@@ -128,23 +150,25 @@ void Moe::backward_shared(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Sav
 }
 
 void Moe::backward_routed(Ctx& ctx, View dh_TD, View dweight_TK, View dy_TD, View h_TD, const Saved& saved) const {
-  const int64_t slots = h_TD.dim(0) * dims_.K, R = saved.gu_RG.dim(0);
-  const View rows_RD = scratch_.x_RD.first(R), dy_RD = scratch_.y_RD.first(R), a_RF = scratch_.a_RF.first(R);
-  const View da_RF = scratch_.da_RF.first(R), dgu_RG = scratch_.dgu_RG.first(R);
-  const View dweight_R1 = scratch_.dweight_R1.first(R);
-  ctx.ops.gather_rows(ctx.stream, dy_RD, dy_TD, saved.row_token_R);
-  ctx.ops.grouped_matmul(ctx.stream, da_RF, dy_RD, down_.value, saved.offset_E1);
-  ctx.ops.swiglu_backward(ctx.stream, dgu_RG, dweight_R1.reshape({R}), a_RF, da_RF, saved.gu_RG,
-                          saved.weight_R1.reshape({R}), dims_.swiglu_limit);
-  if (down_.grad.defined())
-    ctx.ops.grouped_matmul_dw(ctx.stream, down_.grad, dy_RD, a_RF, saved.offset_E1, down_.next_beta());
-  if (gate_up_.grad.defined()) {
-    ctx.ops.gather_rows(ctx.stream, rows_RD, h_TD, saved.row_token_R);
-    ctx.ops.grouped_matmul_dw(ctx.stream, gate_up_.grad, dgu_RG, rows_RD, saved.offset_E1, gate_up_.next_beta());
+  const auto rounds = dispatch_.rounds(ctx, saved.plan);
+  View returned_PD, returned_P1;
+  for (int64_t i = 0; i < Dispatch::num_rounds(rounds); ++i) {
+    const ExpertRows rows = dispatch_.begin_round(ctx, saved.plan, rounds, i);
+    const RoundViews v = views(saved, rows);
+    const View dy_RD = v.y_RD, dx_RD = v.y_RD, dweight_R1 = scratch_.dweight_R1.first(rows.count);
+    if (i > 0) receive(ctx, v, h_TD, saved, rows);
+    dispatch_.hidden_to_experts(ctx, dy_RD, dy_TD, rows, "dispatch of gradients");
+    experts_.backward_down(ctx, dweight_R1, dy_RD, v.gu_RG, v.weight_R1, rows);
+    if (experts_.needs_input() && !dispatch_.is_exchange()) dispatch_.hidden_to_experts(ctx, v.x_RD, h_TD, rows, "");
+    experts_.backward_weights(ctx, dy_RD, v.x_RD, rows);
+    experts_.backward_input(ctx, dx_RD, rows);
+    returned_PD = dispatch_.hidden_from_experts(ctx, dx_RD, rows, "combine of gradients");
+    returned_P1 = dispatch_.weights_from_experts(ctx, dweight_R1, rows, "gradients of weights");
   }
-  ctx.ops.grouped_matmul(ctx.stream, rows_RD, dgu_RG, gate_up_.value, saved.offset_E1);
-  ctx.ops.combine(ctx.stream, dh_TD, rows_RD, saved.slot_row_TK, dh_TD);
-  ctx.ops.gather_rows(ctx.stream, dweight_TK.reshape({slots, 1}), dweight_R1, saved.slot_row_TK.reshape({slots}));
+  const View slot_row_TK = saved.plan.slot_row_TK;
+  ctx.ops.combine(ctx.stream, dh_TD, returned_PD, slot_row_TK, dh_TD);
+  const int64_t slots = slot_row_TK.size();
+  ctx.ops.gather_rows(ctx.stream, dweight_TK.reshape({slots, 1}), returned_P1, slot_row_TK.reshape({slots}));
 }
 
 void Moe::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View expert_TK,
@@ -164,8 +188,18 @@ void Moe::add_statistics(Ctx& ctx, const Statistics& to, const Saved& saved, Vie
   if (to.load_E.defined()) ctx.ops.expert_load(ctx.stream, to.load_E, expert_TK);
   if (to.entropy_1.defined()) ctx.ops.router_entropy(ctx.stream, to.entropy_1, saved.z_TE);
   if (!to.clamped_3.defined()) return;
-  ctx.ops.swiglu_clamp_counts(ctx.stream, to.clamped_3, saved.gu_RG, saved.row_token_R, dims_.swiglu_limit);
+  const auto rounds = dispatch_.rounds(ctx, saved.plan);
+  const bool is_exchange = dispatch_.is_exchange();  // whose rows have no others behind them
+  ctx.ops.swiglu_clamp_counts(ctx.stream, to.clamped_3,
+                              is_exchange ? saved.gu_RG.first(rounds[0].num_rows()) : saved.gu_RG,
+                              is_exchange ? View{} : saved.plan.row_token_P, dims_.swiglu_limit);
   ctx.ops.swiglu_clamp_counts(ctx.stream, to.clamped_3, saved.shared_gu_TG, View{}, dims_.swiglu_limit);
+  if (rounds.size() <= 1) return;
+  std::array<int64_t, 3> sum{}, further{};
+  ctx.device.copy_to_host(ctx.stream, sum.data(), to.clamped_3);
+  ctx.device.copy_to_host(ctx.stream, further.data(), saved.clamped_3);
+  for (size_t i = 0; i < sum.size(); ++i) sum[i] += further[i];
+  ctx.device.copy_to_device(ctx.stream, to.clamped_3, sum.data());
 }
 
 void Moe::update_bias(Ctx& ctx, View load_E, double speed) const {

@@ -4,12 +4,13 @@
 //   score layers choose the K largest of s + bias; hash layers look the choice up by token id
 //   MoE(x) = shared(x) + sum_i W2_i ( w_i * swiglu(W1_i x, W3_i x) )
 //
-// Routed rows R are the T*K (token, slot) pairs sorted by expert, every expert padded to a multiple of kRowAlignment
-// rows so that products meet few distinct shapes; padding rows are zero.
+// Which rows an expert gets, and how they come to it, is dispatch.h; what it does with them, experts.h.
 #pragma once
 
 #include <string>
 
+#include "layers/dispatch.h"
+#include "layers/experts.h"
 #include "layers/linear.h"
 
 namespace temper::layers {
@@ -19,16 +20,19 @@ struct MoeDims {
   int64_t V = 0;       // vocabulary; rows of the hash table
   bool hash = false;
   double scaling, swiglu_limit;
+  ExpertPart part = {};
 };
 
 class Moe {
  public:
-  static constexpr int64_t kRowAlignment = 16;
-
+  // Of the experts' rows R, those of the first round.
   struct Saved {
-    View z_TE, weight_TK, weight_R1;                       // acc
-    View offset_E1, row_token_R, row_slot_R, slot_row_TK;  // i32
-    View gu_RG, shared_gu_TG;                              // act; G = 2F: gate, then up
+    View z_TE, weight_TK, weight_R1;  // acc
+    Dispatch::Saved plan;
+    View gu_RG, shared_gu_TG;  // act; G = 2F: gate, then up
+    // Several ranks: the experts' input (act), so that backward need not exchange it again; what the clamp cut in
+    // further rounds (i64), as swiglu_clamp_counts.
+    View x_RD, clamped_3;
   };
 
   // Names: prefix + gate.weight, gate.e_score_correction_bias | gate.tid2eid, experts.gate_up_proj, experts.down_proj,
@@ -40,7 +44,8 @@ class Moe {
   void declare_scratch(Book& book, int64_t max_tokens, bool train);
   Saved first(const Saved& saved, int64_t T) const;
 
-  // y = MoE(h). expert_TK (i32): the chosen experts, computed or read as the rule says.
+  // y = MoE(h). expert_TK (i32): the chosen experts, computed or read as the rule says. Forward and backward are
+  // collective among the ranks that share the experts (Ctx::groups.ep), whose numbers of tokens T may differ and be 0.
   void forward(Ctx& ctx, View y_TD, View h_TD, View token_T, const Saved& saved, View expert_TK,
                const ChoiceRule& rule) const;
   // dh_TD (acc) is overwritten; parameters' gradients accumulate. Score layers add the gradient of
@@ -57,7 +62,9 @@ class Moe {
   struct Statistics {
     View load_E;     // i32: tokens that chose each expert
     View entropy_1;  // acc: sum over tokens of the entropy of the router's normalised scores, as the op router_entropy
-    View clamped_3;  // i64: elements of all experts, the shared one too, that the clamp cut, as swiglu_clamp_counts
+    // i64: elements of the experts of this rank, whoever's token, and of the shared one that the clamp cut, as
+    // swiglu_clamp_counts.
+    View clamped_3;
   };
   // After forward, from what it saved.
   void add_statistics(Ctx& ctx, const Statistics& to, const Saved& saved, View expert_TK) const;
@@ -71,7 +78,12 @@ class Moe {
   const MoeDims& dims() const { return dims_; }
 
  private:
-  int64_t num_rows(int64_t T) const;
+  // A round's rows in the tensors that hold them.
+  struct RoundViews {
+    View x_RD, y_RD, weight_R1, gu_RG;
+  };
+  RoundViews views(const Saved& saved, const ExpertRows& rows) const;
+  void receive(Ctx& ctx, const RoundViews& v, View h_TD, const Saved& saved, const ExpertRows& rows) const;
   void route(Ctx& ctx, View h_TD, View token_T, const Saved& saved, View expert_TK, const ChoiceRule& rule) const;
   void backward_shared(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved) const;
   void backward_routed(Ctx& ctx, View dh_TD, View dweight_TK, View dy_TD, View h_TD, const Saved& saved) const;
@@ -80,12 +92,13 @@ class Moe {
   Dtypes dtypes_;
   Linear router_;
   Parameter bias_, tid2eid_;  // one of them, by dims.hash
-  Parameter gate_up_, down_;  // [E, 2F, D], [E, D, F]
+  Experts experts_;
+  Dispatch dispatch_;
   Linear shared_gate_, shared_up_, shared_down_;
   struct Scratch {
-    View x_RD, y_RD, a_RF, shared_a_TF, shared_y_TD;         // act
-    View da_RF, dgu_RG, shared_da_TF, shared_dgu_TG, dz_TE;  // act
-    View dweight_R1, dweight_TK;                             // acc
+    View x_RD, y_RD, shared_a_TF, shared_y_TD;  // act; x: on one rank
+    View shared_da_TF, shared_dgu_TG, dz_TE;    // act
+    View dweight_R1, dweight_TK;                // acc
   } scratch_;
 };
 

@@ -19,8 +19,8 @@ struct BlockDims {
 };
 
 // Sizes and kind of a main layer; of the multi-token-prediction block when layer is num_hidden_layers (sliding window,
-// routed by score).
-BlockDims block_dims(const Config& config, int64_t layer);
+// routed by score). experts: which of them this rank has.
+BlockDims block_dims(const Config& config, int64_t layer, const layers::ExpertPart& experts = {});
 
 class Block {
  public:

@@ -27,6 +27,24 @@ layers::Dtypes dtypes_of(layers::Precision precision) {
   return {layers::act_dtype(precision), layers::acc_dtype(precision)};
 }
 
+layers::ExpertPart expert_part(const ModelPart& part) {
+  return {part.ep_rank, part.ep_size, part.expert_rows, part.exact()};
+}
+
+void check_part(const ModelOptions& options, const Config& c) {
+  const ModelPart& part = options.part;
+  if (part.ep_size < 1 || c.n_routed_experts % part.ep_size != 0 || part.ep_rank < 0 || part.ep_rank >= part.ep_size)
+    fail(ErrorCode::kInvalidArgument,
+         "rank {} of {} for the experts was asked for; the {} experts of a layer must be "
+         "divisible by the number of ranks",
+         part.ep_rank, part.ep_size, c.n_routed_experts);
+  const int64_t least = layers::most_expert_rows({}, options.max_tokens, c.n_routed_experts, c.num_experts_per_tok);
+  if (part.ep_size > 1 && part.expert_rows > 0 && part.expert_rows < least)
+    fail(ErrorCode::kInvalidArgument,
+         "expert_rows is {}; {} tokens with {} experts each need at least {}, as many as without expert parallelism",
+         part.expert_rows, options.max_tokens, c.num_experts_per_tok, least);
+}
+
 }  // namespace
 
 Model::Impl::Impl(const Config& c, const ModelOptions& options)
@@ -41,7 +59,8 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
       compress_rotary("rotary:compress", rotary_spec(c.compress_rope, c.qk_rope_head_dim)) {
   embedding.grad_by_products = false;
   for (int64_t l = 0; l < c.num_hidden_layers; ++l)
-    blocks.push_back(std::make_unique<Block>("model.layers." + std::to_string(l) + ".", block_dims(c, l), dtypes));
+    blocks.push_back(std::make_unique<Block>("model.layers." + std::to_string(l) + ".",
+                                             block_dims(c, l, expert_part(options.part)), dtypes));
   if (options.mtp) {
     if (c.num_nextn_predict_layers != 1) {
       fail(ErrorCode::kInvalidArgument,
@@ -50,7 +69,7 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
            "be trained with it has 1",
            c.num_nextn_predict_layers);
     }
-    mtp = std::make_unique<Mtp>(c, dtypes);
+    mtp = std::make_unique<Mtp>(c, dtypes, expert_part(options.part));
   }
   stream_buffers.resize(keep.num_stream_buffers);
   counted_rows_L.assign(num_blocks(), 0);
@@ -72,6 +91,7 @@ void choose_trainable(const std::vector<Parameter*>& parameters, const ModelOpti
 
 Model::Model(Config config, ModelOptions options) : config_(std::move(config)), options_(std::move(options)) {
   CHECK(options_.max_tokens > 0);
+  check_part(options_, config_);
   impl_ = std::make_unique<Impl>(config_, options_);
   Impl& m = *impl_;
   parameters_.push_back(&m.embedding);

@@ -58,8 +58,8 @@ struct MoeStatistics {
 // What backward starts from.
 struct LossGradients {
   std::span<const double> dlogp_T;  // dLoss/dlogp by position of the micro-batch
-  std::span<const double>
-      mtp_dlogp_R;     // dLoss/dlogp of the prediction block by row of mtp_batch(); empty: no such loss
+  // dLoss/dlogp of the prediction block by row of mtp_batch(); empty: no such loss, or no rows.
+  std::span<const double> mtp_dlogp_R = {};
   double balance = 0;  // coefficient of sum_e F_e P_e of this micro-batch, in every score layer
   double indexer = 0;  // coefficient of each token's KL, in every CSA layer; used unless frozen
 };
@@ -95,9 +95,10 @@ class Model {
   // After the update of what this rank owns: values are whole again. Collective.
   void weights_updated(layers::Ctx& ctx);
 
-  // Runs the model on a micro-batch of 1 to max_tokens tokens. Rows of `given` replace the router's experts and the
-  // indexer's entries; weights are still computed from the current router. Throws kInvalidArgument where their number
-  // or a value does not fit.
+  // Runs the model on a micro-batch of 0 to max_tokens tokens. Where experts are spread over ranks, all of them must
+  // run together: one that has no data left runs an empty micro-batch. Rows of `given` replace the router's experts and
+  // the indexer's entries; weights are still computed from the current router. Throws kInvalidArgument where their
+  // number or a value does not fit.
   void forward(layers::Ctx& ctx, const layers::MicroBatch& batch, const Choices* given = nullptr);
   // After forward: results at positions with targets >= 0, by chunks. dlogp_T: dLoss/dlogp where it is known before the
   // log-probabilities are; a chunk's gradients are then computed while its logits exist, and backward, which must be

@@ -23,8 +23,9 @@ enum class IndexerUse : uint8_t {
 struct ModelPart {
   int64_t first_layer = 0, end_layer = -1;  // main layers [first, end); -1: to the last, with final norm, head and MTP
   int64_t ep_rank = 0, ep_size = 1;         // experts [rank, rank + 1) * E / size of every layer
-  // 0: a rank takes what experts get. Else a rank's experts take at most this many rows (token, slot) at once, and more
-  // in further rounds.
+  // Rows (token, slot) that a rank's experts take at once, those of padding included; more come in further rounds, of
+  // which backward computes everything again. At least what max_tokens need on one rank. 0: what comes at worst, all
+  // micro-batches of the ep ranks to one of them, and so ep_size times the memory of even loads.
   int64_t expert_rows = 0;
   // Ranks with equal dense weights, and with equal experts; what they share (ZeRO): 0 nothing, 1 masters and moments,
   // 2 also the layers' gradients, 3 also the layers' weights.

@@ -20,7 +20,7 @@ MtpBatch make_mtp_batch(const layers::MicroBatch& batch) {
   return out;
 }
 
-Mtp::Mtp(const Config& c, layers::Dtypes dtypes)
+Mtp::Mtp(const Config& c, layers::Dtypes dtypes, const layers::ExpertPart& experts)
     : M_(c.hc_mult),
       D_(c.hidden_size),
       dtypes_(dtypes),
@@ -29,7 +29,7 @@ Mtp::Mtp(const Config& c, layers::Dtypes dtypes)
       enorm_{fine_parameter("mtp.0.enorm.weight", {D_}, dtypes, layers::Init::kOnes), c.rms_norm_eps},
       hnorm_{fine_parameter("mtp.0.hnorm.weight", {D_}, dtypes, layers::Init::kOnes), c.rms_norm_eps},
       norm_{fine_parameter("mtp.0.norm.weight", {D_}, dtypes, layers::Init::kOnes), c.rms_norm_eps},
-      block_("mtp.0.", block_dims(c, c.num_hidden_layers), dtypes),
+      block_("mtp.0.", block_dims(c, c.num_hidden_layers, experts), dtypes),
       head_hyper_("mtp.0.hc_head.", {M_, D_, c.hc_sinkhorn_iters, c.rms_norm_eps, c.hc_eps}, true, dtypes) {}
 
 void Mtp::collect(layers::ParameterList& list) {
@@ -85,12 +85,12 @@ void Mtp::declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, b
 void Mtp::forward(Ctx& ctx, View x_TMD, View table_VD, const Block::Choosing& choosing, int64_t window,
                   const layers::RotaryTable& main_rotary) {
   const int64_t T = x_TMD.dim(0), R = num_rows(), X = R * M_;
-  if (R == 0) return;
+  has_run_ = true;
   layout_.upload(ctx.device, ctx.stream, mtp_.batch, layers::make_layout(mtp_.batch.cu_seqlens, window, {}));
-  ctx.device.copy_to_device(ctx.stream, row_R_.first(R), mtp_.rows_R.data());
+  if (R > 0) ctx.device.copy_to_device(ctx.stream, row_R_.first(R), mtp_.rows_R.data());
   std::vector<int32_t> token_rows(X);
   for (int64_t x = 0; x < X; ++x) token_rows[x] = static_cast<int32_t>(x / M_);
-  ctx.device.copy_to_device(ctx.stream, token_row_X_.first(X), token_rows.data());
+  if (R > 0) ctx.device.copy_to_device(ctx.stream, token_row_X_.first(X), token_rows.data());
 
   const View e_RD = e_RD_.first(R), en_RD = en_RD_.first(R), x_RMD = x_RMD_.first(R), hn_RMD = hn_RMD_.first(R);
   const View in_RMD = in_RMD_.first(R), out_RMD = out_RMD_.first(R), ep_RD = ep_RD_.first(R);
@@ -111,7 +111,6 @@ void Mtp::forward(Ctx& ctx, View x_TMD, View table_VD, const Block::Choosing& ch
 void Mtp::backward(Ctx& ctx, View dx_TMD, View dtable_VD, View dy_RD, const layers::Moe::Balance& balance,
                    const layers::RotaryTable& main_rotary) const {
   const int64_t T = dx_TMD.dim(0), R = num_rows(), X = R * M_;
-  if (R == 0) return;
   const View dx_RMD = dx_RMD_.first(R), dh_RMD = dh_RMD_.first(R), din_act_RMD = din_act_RMD_.first(R);
   norm_.backward(ctx, dy_RD, dy_RD, v_RD_.first(R), v_rstd_R_.first(R));
   ctx.ops.fill(ctx.stream, dx_RMD, 0);

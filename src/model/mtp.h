@@ -25,14 +25,16 @@ MtpBatch make_mtp_batch(const layers::MicroBatch& batch);
 
 class Mtp {
  public:
-  Mtp(const Config& config, layers::Dtypes dtypes);
+  Mtp(const Config& config, layers::Dtypes dtypes, const layers::ExpertPart& experts = {});
 
   void collect(layers::ParameterList& list);
   void declare_saved(Book& book, int64_t max_tokens);
   void declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train);
 
   // Begins a micro-batch, on the host: its rows.
-  void begin(const layers::MicroBatch& batch) { mtp_ = make_mtp_batch(batch); }
+  void begin(const layers::MicroBatch& batch) { mtp_ = make_mtp_batch(batch), has_run_ = false; }
+  // forward since begin.
+  bool has_run() const { return has_run_; }
   // x_TMD: streams after the last main layer. Afterwards y_RD is what the head reads. main_rotary: of sliding layers.
   void forward(layers::Ctx& ctx, View x_TMD, View table_VD, const Block::Choosing& choosing, int64_t window,
                const layers::RotaryTable& main_rotary);
@@ -55,6 +57,7 @@ class Mtp {
   layers::HyperConnection head_hyper_;
 
   MtpBatch mtp_;
+  bool has_run_ = false;
   layers::DeviceLayout layout_;
   View row_R_, token_row_X_;  // i32: main position of a row; row of each of the R*M streams
   View e_RD_, en_RD_, x_RMD_, hn_RMD_, in_RMD_, out_RMD_, v_RD_, y_RD_;  // act

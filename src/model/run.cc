@@ -62,7 +62,7 @@ void Model::zero_gradients(Ctx& ctx, int64_t num_micro_batches) {
 void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* given) {
   Impl& m = *impl_;
   const int64_t L = config_.num_hidden_layers, T = static_cast<int64_t>(batch.tokens.size());
-  CHECK(T > 0 && batch.cu_seqlens.back() == T);
+  CHECK(batch.cu_seqlens.back() == T, batch.cu_seqlens.back(), T);
   m.layout.upload(ctx.device, ctx.stream, batch,
                   layers::make_layout(batch.cu_seqlens, config_.sliding_window, config_.compress_rates()));
   m.targets = batch.targets;
@@ -95,7 +95,6 @@ TokenResults Model::mtp_logprobs(Ctx& ctx, std::span<const double> dlogp_R) {
   CHECK(m.mtp != nullptr);
   TokenResults results;
   const int64_t L = config_.num_hidden_layers, R = m.mtp->num_rows();
-  if (R == 0) return results;
   {
     const LayerScope scope(ctx, L);
     m.gather(ctx, L);
@@ -127,7 +126,9 @@ void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradien
   const View streams_grad = dx_TMD.first(T), dy_TD = dv_TD.first(T);
   ctx.ops.fill(ctx.stream, streams_grad, 0);
   if (mtp) begin_backward(ctx, num_layers);
-  if (mtp && !gradients.mtp_dlogp_R.empty()) {
+  // Without rows of its own the block still joins the exchange of experts with ranks that have some.
+  const bool is_empty = mtp && mtp->num_rows() == 0;
+  if (mtp && (is_empty ? mtp->has_run() : !gradients.mtp_dlogp_R.empty())) {
     const View dy_RD = mtp_dv_TD.first(mtp->num_rows());
     lm_head.backward(ctx, dy_RD, mtp->y_RD(), gradients.mtp_dlogp_R, mtp_lm_saved);
     const LayerScope scope(ctx, num_layers);

@@ -108,6 +108,10 @@ double Rig::loss(const layers::MicroBatch& batch, const Choices* given, const Ex
 
 double Rig::loss_and_gradients(const layers::MicroBatch& batch, const ExtraLosses& extra) {
   model_.zero_gradients(ctx_);
+  return add_gradients(batch, extra);
+}
+
+double Rig::add_gradients(const layers::MicroBatch& batch, const ExtraLosses& extra) {
   const double sum = loss(batch, nullptr, extra);
   const std::vector<double> dlogp_T = loss_gradient(batch, 1);
   std::vector<double> mtp_dlogp_R;

@@ -38,7 +38,9 @@ class Rig {
   // Forward and log-probabilities; returns -sum over positions of weight * log p(target), + mtp * the same of the
   // prediction block.
   double loss(const layers::MicroBatch& batch, const Choices* given = nullptr, const ExtraLosses& extra = {});
-  // The same, then clears and fills every gradient.
+  // The same, and adds to every gradient.
+  double add_gradients(const layers::MicroBatch& batch, const ExtraLosses& extra = {});
+  // The same, after clearing them.
   double loss_and_gradients(const layers::MicroBatch& batch, const ExtraLosses& extra = {});
   // Logits [T, V] of a forward pass over batch.
   std::vector<double> logits(const layers::MicroBatch& batch);

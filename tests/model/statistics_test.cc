@@ -56,7 +56,7 @@ MoeStatistics direct(Rig& rig, int64_t layer, int64_t rows) {
         ++s.num_elements;
       }
   };
-  count(rig.read(saved.gu_RG), rig.read(saved.row_token_R));
+  count(rig.read(saved.gu_RG), rig.read(saved.plan.row_token_P));
   count(rig.read(saved.shared_gu_TG), {});
   return s;
 }

@@ -25,6 +25,7 @@ void attention_forward(Stream* stream, Out o_TNH, Out lse_TN, In q_TNH, In c_JH,
   if (!has_kernel(q_TNH))
     return cpu_reference().ops.attention_forward(stream, o_TNH, lse_TN, q_TNH, c_JH, k_CH, sink_N, ranges, scale);
   const int64_t num_queries = q_TNH.dim(0), num_heads = q_TNH.dim(1);
+  if (num_queries == 0) return;
   CHECK(c_JH.dtype == q_TNH.dtype && o_TNH.dtype == q_TNH.dtype, c_JH.to_string(), o_TNH.to_string());
   const AttentionForward operands{.ranges = AttentionRanges(ranges, num_queries),
                                   .shape = TileShape(num_queries, num_heads, forward_rows(q_TNH.dim(2))),

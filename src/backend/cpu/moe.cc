@@ -62,6 +62,7 @@ void router_weights_backward(Stream* stream, Out dz_TE, In dweight_TK, In weight
     return cpu_reference().ops.router_weights_backward(stream, dz_TE, dweight_TK, weight_TK, z_TE, index_TK, scaling,
                                                        balance_1, balance);
   const int64_t num_tokens = index_TK.dim(0), experts = z_TE.dim(1);
+  if (num_tokens == 0) return;  // nor is there a mean over tokens
   RouterBackward operands{.dz = dz_TE.raw(),
                           .dweight = dweight_TK.data<float>(),
                           .weight = weight_TK.data<float>(),

@@ -133,7 +133,7 @@ void router_weights_backward(Out dz_TE, In dweight_TK, In weight_TK, In z_TE, In
       dz(t, index(t, k)) += ds * router_score_slope(z(t, index(t, k)));
     }
   }
-  if (balance > 0) {
+  if (balance > 0 && T > 0) {
     const A loss = balance_backward(dz, z, index, static_cast<A>(balance));
     if (balance_1.defined()) {
       auto total = load<A>(balance_1, {1});

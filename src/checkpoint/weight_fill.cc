@@ -52,23 +52,74 @@ void refuse_non_finite(const EncodedTensor& tensor, int64_t row_begin, int64_t r
        tensor.weight->name, tensor.to_string(), found.first / tensor.num_columns(), found.first % tensor.num_columns());
 }
 
+// Elements [begin, begin + view.size()) of a rank's part of a parameter, and where they are kept.
+struct Target {
+  View view;  // flat
+  int64_t begin = 0;
+
+  int64_t end() const { return begin + view.size(); }
+};
+
+Target value_of(const Parameter& p) {
+  const View value = p.value_piece.defined() ? p.owned_value() : p.value;
+  return {value.reshape({value.size()}), p.value_piece.defined() ? p.owned_begin() : 0};
+}
+
+// Undefined where the value is the weight of record.
+Target master_of(const Parameter& p) {
+  if (!p.master.defined() || p.master.raw() == p.owned_value().raw()) return {};
+  return {p.master.reshape({p.master.size()}), p.owned_begin()};
+}
+
+// Which rows of a stored tensor are elements of a rank's part, and from which element on.
+struct Rows {
+  int64_t begin, end;  // of the tensor
+  int64_t at = 0;      // element of the part
+
+  Rows(const EncodedTensor& from, const TensorName& name, const Parameter& p) : begin(0), end(from.num_rows()) {
+    const Shape& whole = p.whole_shape();
+    if (whole == p.shape) {
+      at = part_of(View(nullptr, p.value.dtype, p.shape), name).offset;
+      return;
+    }
+    CHECK(p.part.dim == 0 && whole.rank() > 1, p.name, p.part.dim);
+    if (name.part == Part::kWhole) {
+      const int64_t rows_each = end / whole[0];
+      begin = p.part.begin * rows_each, end = begin + p.shape[0] * rows_each;
+    } else {
+      TensorName local = name;
+      local.expert -= p.part.begin;
+      at = part_of(View(nullptr, p.value.dtype, p.shape), local).offset;
+    }
+  }
+};
+
 // Decodes tensors into device memory by chunks of rows.
 class Filler {
  public:
   explicit Filler(layers::Ctx& ctx) : ctx_(ctx) {}
 
-  // master may be undefined, or the same memory as value.
-  void fill(const EncodedTensor& from, const View& master, const View& value) {
-    const bool is_apart = master.defined() && master.raw() != value.raw();
-    const View wide_RC = as_rows(is_apart ? master : value), value_RC = as_rows(value);
+  // Fills what the rank keeps of the rows. Returns the number of rows read.
+  int64_t fill(const EncodedTensor& from, Rows rows, const Parameter& p) {
+    const Target value = value_of(p), master = master_of(p);
+    const bool is_apart = master.view.defined();
     const int64_t num_columns = std::max<int64_t>(from.num_columns(), 1);
+    // Rows in front of, and behind, what is kept.
+    const int64_t first = is_apart ? std::min(value.begin, master.begin) : value.begin;
+    const int64_t last = is_apart ? std::max(value.end(), master.end()) : value.end();
+    const int64_t before = std::clamp<int64_t>((first - rows.at) / num_columns, 0, rows.end - rows.begin);
+    rows.begin += before, rows.at += before * num_columns;
+    rows.end = std::clamp(rows.begin + (last - rows.at + num_columns - 1) / num_columns, rows.begin, rows.end);
+
     const int64_t chunk = std::max<int64_t>(kChunkElements / num_columns, 1);
-    for (int64_t begin = 0; begin < from.num_rows(); begin += chunk) {
-      const int64_t end = std::min(begin + chunk, from.num_rows());
-      decode(from, begin, end, wide_RC.dtype, is_apart ? value.dtype : DType::kNone);
-      ctx_.device.copy_to_device(ctx_.stream, wide_RC.slice(0, begin, end), wide_.data());
-      if (is_apart) ctx_.device.copy_to_device(ctx_.stream, value_RC.slice(0, begin, end), narrow_.data());
+    for (int64_t begin = rows.begin; begin < rows.end; begin += chunk) {
+      const int64_t end = std::min(begin + chunk, rows.end), at = rows.at + (begin - rows.begin) * num_columns;
+      decode(from, begin, end, is_apart ? master.view.dtype : value.view.dtype,
+             is_apart ? value.view.dtype : DType::kNone);
+      put(value, at, is_apart ? narrow_ : wide_);
+      if (is_apart) put(master, at, wide_);
     }
+    return rows.end - rows.begin;
   }
 
  private:
@@ -87,6 +138,15 @@ class Filler {
                      convert_elements(narrow_.data() + first * num_columns * dtype_bytes(narrow), file_dtype(narrow),
                                       rows, file_dtype(wide), (last - first) * num_columns);
                  });
+  }
+
+  // Those of the elements, the first of which is number `at` of the part, that the target keeps.
+  void put(const Target& target, int64_t at, const std::vector<std::byte>& elements) {
+    const int64_t bytes = dtype_bytes(target.view.dtype), count = static_cast<int64_t>(elements.size()) / bytes;
+    const int64_t begin = std::max(at, target.begin), end = std::min(at + count, target.end());
+    if (begin >= end) return;
+    ctx_.device.copy_to_device(ctx_.stream, target.view.rows(begin - target.begin, end - target.begin),
+                               elements.data() + (begin - at) * bytes);
   }
 
   layers::Ctx& ctx_;
@@ -112,13 +172,12 @@ LoadReport WeightSource::load(layers::Ctx& ctx, const Fit& fit) const {
   Filler filler(ctx);
   for (const auto& [tensor, parameter] : fit.pieces) {
     const EncodedTensor& from = tensor->encoded;
-    const View master = parameter->master.defined() ? part_of(parameter->master, *tensor->name) : View();
-    filler.fill(from, master, part_of(parameter->value, *tensor->name));
+    const int64_t rows = filler.fill(from, Rows(from, *tensor->name, *parameter), *parameter);
     release_pages(*from.weight);
     if (from.scale) release_pages(*from.scale);
     ++report.num_tensors;
     report.num_quantised += from.encoding != Encoding::kPlain;
-    report.num_bytes += from.num_bytes();
+    report.num_bytes += from.num_rows() == rows ? from.num_bytes() : from.num_bytes() / from.num_rows() * rows;
   }
   return report;
 }

@@ -34,7 +34,7 @@ std::string misfit(const WeightSource::Tensor& tensor, const Parameter& paramete
   if (is_plain ? !is_convertible(file_dtype(parameter.dtype), encoded.weight->dtype) : is_integer(parameter.dtype))
     return fmt::format("wrong dtype: {} is {}, expected {}", place(tensor), encoded.to_string(),
                        is_integer(parameter.dtype) ? "I64 or I32" : "F64, F32, F16, BF16, FP8 or FP4");
-  const Shape shape = part_of(View(nullptr, parameter.dtype, parameter.shape), *tensor.name).shape;
+  const Shape shape = part_of(View(nullptr, parameter.dtype, parameter.whole_shape()), *tensor.name).shape;
   if (equal(shape, encoded.shape)) return "";
   return fmt::format("wrong shape: {} is {}, expected {}", place(tensor), encoded.to_string(), shape.to_string());
 }
@@ -56,14 +56,21 @@ class Allowance {
   std::optional<std::regex> pattern_;
 };
 
-// Compares the tensors of one parameter with it.
+// Whether this rank has anything of it.
+bool is_wanted(const TensorName& name, const Parameter& parameter) {
+  const int64_t expert = name.expert - parameter.part.begin;
+  return name.part == Part::kWhole || (expert >= 0 && expert < parameter.shape[0]);
+}
+
+// Compares the tensors of one parameter, also those of other ranks' parts of it, with it.
 void fit_parameter(const Parameter& parameter, const std::vector<const WeightSource::Tensor*>& tensors,
                    const Allowance& allowance, WeightSource::Fit& fit) {
   std::map<std::pair<int64_t, Part>, const WeightSource::Tensor*> found;
   for (const WeightSource::Tensor* tensor : tensors) {
     const TensorName& name = *tensor->name;
-    if (name.part != Part::kWhole && (parameter.shape.rank() != 3 || name.expert >= parameter.shape[0])) {
-      fit.misfits.push_back(fmt::format("unknown: {}; the model has {} experts", place(*tensor), parameter.shape[0]));
+    const Shape& whole = parameter.whole_shape();
+    if (name.part != Part::kWhole && (whole.rank() != 3 || name.expert >= whole[0])) {
+      fit.misfits.push_back(fmt::format("unknown: {}; the model has {} experts", place(*tensor), whole[0]));
       continue;
     }
     const auto [at, is_new] = found.emplace(std::pair(name.expert, name.part), tensor);
@@ -73,14 +80,14 @@ void fit_parameter(const Parameter& parameter, const std::vector<const WeightSou
     }
     if (const std::string problem = misfit(*tensor, parameter); !problem.empty())
       fit.misfits.push_back(problem);
-    else
+    else if (is_wanted(name, parameter))
       fit.pieces.push_back({tensor, &parameter});
   }
   const bool has_whole = found.contains({-1, Part::kWhole});
   if (has_whole && found.size() > 1)
     fit.misfits.push_back(fmt::format("given twice: {}, stacked and by expert", parameter.name));
   if (has_whole) return;
-  const std::string expected = fmt::format("{} {}", parameter.name, parameter.shape.to_string());
+  const std::string expected = fmt::format("{} {}", parameter.name, parameter.whole_shape().to_string());
   const bool may_miss = allowance.allows(parameter.name);
   if (found.empty()) {
     if (may_miss)
@@ -89,7 +96,7 @@ void fit_parameter(const Parameter& parameter, const std::vector<const WeightSou
       fit.misfits.push_back("missing: " + expected);
     return;
   }
-  for (const auto& [stored, name] : stored_names(parameter.name, parameter.shape, NameStyle::kOfficial)) {
+  for (const auto& [stored, name] : stored_names(parameter.name, parameter.whole_shape(), NameStyle::kOfficial)) {
     if (found.contains({name.expert, name.part})) continue;
     if (may_miss || allowance.allows(stored))
       fit.missing.push_back(stored);

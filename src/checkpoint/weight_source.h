@@ -67,7 +67,8 @@ class WeightSource {
   std::vector<const Tensor*> tensors_of(const std::string& parameter) const;
   MtpKind mtp_kind() const { return mtp_kind_; }
 
-  // Compares names, shapes and dtypes; parameters need no memory. is_whole_model: tensors without a parameter are
+  // Compares names, shapes and dtypes of whole tensors, also where this rank has a part of them; parameters need no
+  // memory. is_whole_model: tensors without a parameter are
   // misfits, except those under mtp. where the list has no MTP block. kInvalidArgument if allow_missing is no regular
   // expression; kUnsupported if the list has an MTP block and the directory one of another kind.
   Fit fit(std::span<layers::Parameter* const> parameters, bool is_whole_model, const LoadOptions& options = {}) const;
@@ -75,8 +76,9 @@ class WeightSource {
   // Throws kCorrupt with the misfits (20 of them, then a count) if there are any.
   void refuse_misfits(const Fit& fit) const;
 
-  // Fills master (acc) and value of the parameters of fit.pieces from plain, FP8 and FP4 tensors, decoded by all
-  // threads; narrowing rounds to nearest even. Holds a few megabytes; the pages of what was read are given back.
+  // Fills master (acc) and value of the parameters of fit.pieces, what this rank has of them, from plain, FP8 and FP4
+  // tensors, decoded by all threads; narrowing rounds to nearest even. Reads no rows that it does not want, and holds a
+  // few megabytes; the pages of what was read are given back.
   // Misfits are refused before anything is written, and so is an entry of a hash layer's table that is no expert; an
   // element that is not finite is refused when it is met.
   LoadReport load(layers::Ctx& ctx, const Fit& fit) const;

@@ -33,7 +33,8 @@ TEST(ScheduleTimeTest, BubblesAreThoseOfTheFormulas) {
         for (const int64_t v : {2, 3})
           EXPECT_NEAR(time_of(Schedule::kInterleaved, stages, v, m, t).bubble,
                       waits * (t.f + t.b + t.w) / static_cast<double>(v), 1e-9);
-        EXPECT_NEAR(time_of(Schedule::kZeroBubble, stages, 1, m, t).bubble, waits * (t.f + t.b - std::min(t.w, t.f)), 1e-9);
+        EXPECT_NEAR(time_of(Schedule::kZeroBubble, stages, 1, m, t).bubble, waits * (t.f + t.b - std::min(t.w, t.f)),
+                    1e-9);
       }
     }
   }

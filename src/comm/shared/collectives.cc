@@ -26,9 +26,10 @@ Range part(int64_t count, int64_t step, int64_t i) {
   return {std::min(count, step * i), std::min(count, step * (i + 1))};
 }
 
+// Empty ranges stay within a.
 Range overlap(Range a, Range b) {
-  const int64_t begin = std::max(a.begin, b.begin);
-  return {begin, std::max(begin, std::min(a.end, b.end))};
+  const int64_t begin = std::clamp(b.begin, a.begin, a.end);
+  return {begin, std::clamp(b.end, begin, a.end)};
 }
 
 void copy(char* to, const char* from, int64_t num_bytes) {
@@ -195,41 +196,48 @@ void SharedComm::all_to_all_v(backend::Stream*, View to, std::span<const int64_t
   CHECK(row == row_bytes(to), to.to_string(), from.to_string());
   enter({.op = Op::kAllToAll, .dtype = from.dtype, .num_bytes = row}, from.num_bytes() + to.num_bytes(), call);
   const std::vector<int64_t> counts = exchange_counts(recv_rows, send_rows);
-  // Every rank's `from` is a range of bytes; parts[s] is what rank s has for this one, num_chunks the longest's.
+  // What a rank sends to others, without what it keeps, is a stream of bytes in the order of their ranks. parts[s] is
+  // what stands in the stream of rank s for this one; num_chunks those of the longest stream.
   std::vector<Range> parts;
   int64_t num_chunks = 0;
   for (int64_t s = 0; s < group_.size; ++s) {
     int64_t begin = 0, total = 0;
     for (int64_t d = 0; d < group_.size; ++d) {
+      if (d == s) continue;
       const int64_t bytes = counts[static_cast<size_t>(s * group_.size + d)] * row;
       begin += d < rank_ ? bytes : 0;
       total += bytes;
     }
-    parts.push_back({begin, begin + counts[static_cast<size_t>(s * group_.size + rank_)] * row});
+    parts.push_back({begin, begin + (s == rank_ ? 0 : recv_rows[static_cast<size_t>(s)] * row)});
     num_chunks = std::max(num_chunks, divide_up(total, Group::kSlotBytes));
   }
+  const int64_t before = parts[static_cast<size_t>(rank_)].begin;  // of the own stream, before what stays here
+  const int64_t kept = send_rows[static_cast<size_t>(rank_)] * row;
   const uint32_t first = parity(0);
   const auto slot = [&](int64_t k) { return (first + static_cast<uint32_t>(k)) % 2; };
+  const auto give = [&](int64_t k) {
+    const int64_t begin = k * Group::kSlotBytes;
+    const Range chunk = overlap({begin, begin + Group::kSlotBytes}, {0, from.num_bytes() - kept});
+    const Range low = overlap(chunk, {0, before}), high = overlap(chunk, {before, chunk.end});
+    char* to_slot = group_.given(rank_, slot(k));
+    copy(to_slot + low.begin - begin, bytes_of(from) + low.begin, low.size());
+    copy(to_slot + high.begin - begin, bytes_of(from) + kept + high.begin, high.size());
+  };
   const auto take = [&](int64_t k) {
-    char* begin = bytes_of(to);
+    char* at = bytes_of(to);
     for (int64_t s = 0; s < group_.size; ++s) {
       const Range mine = parts[static_cast<size_t>(s)];
       const Range taken = overlap({k * Group::kSlotBytes, (k + 1) * Group::kSlotBytes}, mine);
-      const char* at =
-          s == rank_ ? bytes_of(from) + taken.begin : group_.given(s, slot(k)) + taken.begin - k * Group::kSlotBytes;
-      copy(begin + taken.begin - mine.begin, at, taken.size());
-      begin += mine.size();
+      copy(at + taken.begin - mine.begin, group_.given(s, slot(k)) + taken.begin - k * Group::kSlotBytes, taken.size());
+      at += recv_rows[static_cast<size_t>(s)] * row;
     }
   };
-  const Range own = parts[static_cast<size_t>(rank_)];
-  const Range whole{0, from.num_bytes()};
-  // Stage k: give chunk k of `from` but for what stays here, take from the others' chunks k - 1 what is for this rank.
+  int64_t rows_before = 0;
+  for (int64_t s = 0; s < rank_; ++s) rows_before += recv_rows[static_cast<size_t>(s)];
+  copy(bytes_of(to) + rows_before * row, bytes_of(from) + before, kept);
+  // Stage k: give chunk k, take the others' chunks k - 1.
   for (int64_t k = 0; k <= num_chunks; ++k) {
-    const Range chunk = {k * Group::kSlotBytes, (k + 1) * Group::kSlotBytes};
-    for (const Range side : {Range{0, own.begin}, Range{own.end, whole.end}}) {
-      const Range given = overlap(overlap(chunk, whole), side);
-      copy(group_.given(rank_, slot(k)) + given.begin - chunk.begin, bytes_of(from) + given.begin, given.size());
-    }
+    if (k < num_chunks) give(k);
     if (k > 0) take(k - 1);
     if (k < num_chunks) meet();
   }

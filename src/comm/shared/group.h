@@ -1,6 +1,7 @@
 // The memory of one group of ranks in a block, made by its first rank.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -12,8 +13,14 @@ namespace temper::comm {
 
 // What a rank writes for its group; the arrays are indexed by the parity of its stage.
 struct Member {
-  Signal arrived;  // stages that it has finished
+  Signal arrived;  // stages that it has finished; nobody sleeps on it
   Identity id[2];
+};
+
+// Where a group meets. Who comes last to a stage raises `met`, so that a sleeper wakes up once.
+struct Meeting {
+  Signal met;
+  alignas(128) std::atomic<uint32_t> num_arrived;  // at all stages together
 };
 
 // A message on its way from one rank to another.
@@ -38,6 +45,7 @@ struct Group {
   Block block;
   int64_t offset = 0, size = 0;
 
+  Meeting& meeting() const;
   Member& member(int64_t rank) const;
   Queue& queue(int64_t from, int64_t to) const;
   // What a rank gives to the others, and what it hands back to them, at a stage of this parity.

@@ -13,7 +13,8 @@ void SharedComm::send(backend::Stream*, View x, int64_t to, Call call) {
   Queue& queue = group_.queue(rank_, to);
   const uint32_t number = queue.sent.value.load(std::memory_order_relaxed);
   // Only a rank with hundreds of messages under way to one other waits here.
-  traffic_.wait_seconds += me_->wait(queue.received, number + 1 - Queue::kLength, members_[static_cast<size_t>(to)]);
+  traffic_.wait_seconds +=
+      me_->wait(queue.received, number + 1 - Queue::kLength, [&] { return members_[static_cast<size_t>(to)]; });
   Message& message = queue.messages[number % Queue::kLength];
   message.sent = me_->doing();
   message.payload = me_->heap().allocate_message(x.num_bytes(), queue.received, number + 1);
@@ -30,7 +31,7 @@ void SharedComm::recv(backend::Stream*, View x, int64_t from, Call call) {
   me_->begin_call(name_, ++num_begun_, id, call);
   Queue& queue = group_.queue(from, rank_);
   const uint32_t number = queue.received.value.load(std::memory_order_relaxed);
-  traffic_.wait_seconds += me_->wait(queue.sent, number + 1, members_[static_cast<size_t>(from)]);
+  traffic_.wait_seconds += me_->wait(queue.sent, number + 1, [&] { return members_[static_cast<size_t>(from)]; });
   const Message& message = queue.messages[number % Queue::kLength];
   if (!is_same_message(message.sent.id, id)) {
     me_->fail_world(

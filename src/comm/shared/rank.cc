@@ -13,13 +13,20 @@
 namespace temper::comm {
 namespace {
 
-// A rank that waits spins while the others are probably about to come, then offers its core to whoever wants it, then
-// sleeps: machines may have fewer cores than ranks.
-constexpr double kSpinSeconds = 4e-6, kYieldSeconds = 60e-6;
+// A rank that waits spins, then sleeps. Waking up costs more than the usual wait, but where ranks share cores a
+// spinning one keeps the one it waits for from its core. (sched_yield in between was worse: it gives the core away for
+// milliseconds to whatever else runs on the machine.)
+constexpr double kSpinSeconds = 200e-6, kSpinSecondsOnSharedCores = 2e-6;
 constexpr double kSecondsBetweenLooks = 0.05;  // at a peer's process
 constexpr double kSecondsForVerdict = 5;       // its writer may have died in the middle
 
 constexpr unsigned kSleepBetweenQuestionsUs = 200;
+
+// That this process may run on.
+int64_t num_cores() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
 
 void spin_once() {
 #if defined(__x86_64__)
@@ -39,7 +46,10 @@ Standing alone_in_world(int64_t rank, int64_t world_size) {
 }
 
 SharedRank::SharedRank(Block block, Standing standing)
-    : block_(std::move(block)), standing_(std::move(standing)), heap_(block_, standing_.block_rank) {
+    : block_(std::move(block)),
+      standing_(std::move(standing)),
+      heap_(block_, standing_.block_rank),
+      spin_seconds_(block_.num_ranks() <= num_cores() ? kSpinSeconds : kSpinSecondsOnSharedCores) {
   doing_.process = standing_.process;
   publish(State::kComputing, -1);
 }
@@ -78,29 +88,25 @@ void SharedRank::end_call() { publish(State::kComputing, -1); }
 
 namespace {
 
-// Returns whether it came to be ready before it is time to sleep.
+// Returns whether it came to be ready in this time.
 template <class Ready>
-bool wait_briefly(const Ready& ready, double start) {
-  for (double now = start; now - start < kSpinSeconds; now = now_seconds()) {
+bool spin_until(const Ready& ready, double start, double seconds) {
+  for (double now = start; now - start < seconds; now = now_seconds()) {
     for (int i = 0; i < 16; ++i) {
       if (ready()) return true;
       spin_once();
     }
-  }
-  for (double now = start; now - start < kYieldSeconds; now = now_seconds()) {
-    if (ready()) return true;
-    sched_yield();
   }
   return ready();
 }
 
 }  // namespace
 
-double SharedRank::wait(Signal& signal, uint32_t target, int64_t whom) {
+double SharedRank::wait(Signal& signal, uint32_t target, const std::function<int64_t()>& whom) {
   const auto ready = [&] { return signal.reached(target); };
   if (ready()) return 0;
   const double start = now_seconds();
-  if (wait_briefly(ready, start)) return now_seconds() - start;
+  if (spin_until(ready, start, spin_seconds_)) return now_seconds() - start;
   return wait_long(
       ready, [&] { sleep_on(signal, target); }, whom, start);
 }
@@ -108,14 +114,16 @@ double SharedRank::wait(Signal& signal, uint32_t target, int64_t whom) {
 double SharedRank::wait(const std::function<bool()>& ready, int64_t whom) {
   if (ready()) return 0;
   const double start = now_seconds();
-  if (wait_briefly(ready, start)) return now_seconds() - start;
+  if (spin_until(ready, start, spin_seconds_)) return now_seconds() - start;
+  const auto sleep = [] { usleep(kSleepBetweenQuestionsUs); };
   return wait_long(
-      ready, [] { usleep(kSleepBetweenQuestionsUs); }, whom, start);
+      ready, sleep, [whom] { return whom; }, start);
 }
 
-double SharedRank::wait_long(const std::function<bool()>& ready, const std::function<void()>& sleep, int64_t whom,
-                             double start) {
-  publish(State::kWaiting, whom);
+double SharedRank::wait_long(const std::function<bool()>& ready, const std::function<void()>& sleep,
+                             const std::function<int64_t()>& whom, double start) {
+  int64_t awaited = whom();
+  publish(State::kWaiting, awaited);
   double last_look = start;
   while (!ready()) {
     sleep();
@@ -124,8 +132,13 @@ double SharedRank::wait_long(const std::function<bool()>& ready, const std::func
     const bool too_late = now - start > deadline_seconds_;
     if (!too_late && now - last_look < kSecondsBetweenLooks) continue;
     last_look = now;
+    if (const int64_t next = whom(); next != awaited) {
+      awaited = next;
+      doing_.waits_for = awaited;
+      block_.board(standing_.block_rank).write(doing_);
+    }
     // Asked before the last look: what it did before it went counts.
-    const bool lost = will_not_come(whom);
+    const bool lost = will_not_come(awaited);
     if (ready()) break;
     if (lost || too_late) fail_world([&] { return explain_wait(rank(), reports()); });
   }

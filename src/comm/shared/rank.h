@@ -48,9 +48,9 @@ class SharedRank {
   void begin_call(std::string_view group, int64_t call, Identity& id, const Call& what);
   void end_call();
 
-  // Until the signal has reached target, which `whom` raises. Returns the seconds waited. Throws kPeer when the world
-  // fails, when that rank is gone or has left, or after the deadline.
-  double wait(Signal& signal, uint32_t target, int64_t whom);
+  // Until the signal has reached target. whom: the rank that is waited for, asked only when the wait is long. Returns
+  // the seconds waited. Throws kPeer when the world fails, when that rank is gone or has left, or after the deadline.
+  double wait(Signal& signal, uint32_t target, const std::function<int64_t()>& whom);
   // The same for what must be asked again and again.
   double wait(const std::function<bool()>& ready, int64_t whom);
 
@@ -64,7 +64,8 @@ class SharedRank {
 
  private:
   void publish(State state, int64_t waits_for);
-  double wait_long(const std::function<bool()>& ready, const std::function<void()>& sleep, int64_t whom, double start);
+  double wait_long(const std::function<bool()>& ready, const std::function<void()>& sleep,
+                   const std::function<int64_t()>& whom, double start);
   void throw_if_failed() const;
   bool will_not_come(int64_t whom) const;
   void publish_verdict(std::string_view text) noexcept;
@@ -72,6 +73,7 @@ class SharedRank {
   const Block block_;
   const Standing standing_;
   SharedHeap heap_;
+  const double spin_seconds_;
   Doing doing_;
   int64_t step_ = -1;
   uint64_t hash_instruction_ = 0;

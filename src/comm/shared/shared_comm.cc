@@ -37,9 +37,18 @@ void SharedComm::enter(Identity id, int64_t num_bytes, const Call& call) {
 
 void SharedComm::meet() {
   ++stage_;
-  raise(group_.member(rank_).arrived, stage_);
-  for (int64_t r = 0; r < group_.size; ++r)
-    traffic_.wait_seconds += me_->wait(group_.member(r).arrived, stage_, members_[r]);
+  group_.member(rank_).arrived.value.store(stage_, std::memory_order_release);
+  Meeting& meeting = group_.meeting();
+  const uint32_t num_arrived = meeting.num_arrived.fetch_add(1, std::memory_order_acq_rel) + 1;
+  if (num_arrived == stage_ * static_cast<uint32_t>(group_.size)) return raise(meeting.met, stage_);
+  traffic_.wait_seconds += me_->wait(meeting.met, stage_, [this] { return first_missing(); });
+}
+
+int64_t SharedComm::first_missing() const {
+  for (int64_t r = 0; r < group_.size; ++r) {
+    if (!group_.member(r).arrived.reached(stage_)) return members_[static_cast<size_t>(r)];
+  }
+  return me_->rank();
 }
 
 void SharedComm::check_agreement() {

@@ -43,6 +43,7 @@ class SharedComm : public Comm {
   void leave() { me_->end_call(); }
   // Publishes what this rank did in the stage and waits until all have done theirs.
   void meet();
+  int64_t first_missing() const;  // of the world
   void check_agreement();
   uint32_t parity(int64_t later) const { return (stage_ + static_cast<uint32_t>(later)) % 2; }
 

@@ -1,12 +1,14 @@
 // temper train: a run, from its RUN.toml to a model directory.
 #include <fmt/format.h>
 
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "app/commands.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "comm/world.h"
 #include "train/answers.h"
 #include "train/replay.h"
 #include "train/run_config.h"
@@ -95,6 +97,23 @@ void write_samples(const train::RunConfig& config, const train::TrainSummary& su
   fmt::print("answers of the model in {}\n", path.string());
 }
 
+// What the first rank says and writes at the end.
+void conclude(const TrainArguments& arguments, const train::RunConfig& config, const train::TrainSummary& summary) {
+  print_summary(summary);
+  if (config.eval.samples > 0 && !summary.model_dir.empty()) write_samples(config, summary);
+  if (!summary.stopped_by.empty())
+    fmt::print("stopped by {} after step {}, state saved. To go on: {}\n", summary.stopped_by, summary.num_steps,
+               resume_command(arguments));
+  if (!arguments.json.empty()) write_summary(arguments.json, summary);
+  if (!summary.incident_dir.empty())
+    fmt::print("what went wrong: {0}; to see it again: temper train --replay {0}\n", summary.incident_dir.string());
+}
+
+train::TrainSummary train_on(comm::Comm& world, const train::RunConfig& config, train::Start start) {
+  train::Trainer trainer(config, start, system_files(), std::numeric_limits<int64_t>::max(), nullptr, &world);
+  return trainer.train();
+}
+
 void run(const TrainArguments& arguments) {
   if (arguments.help_keys) {
     fmt::print("{}", train::help_keys());
@@ -109,18 +128,12 @@ void run(const TrainArguments& arguments) {
   const train::Start start = arguments.force   ? train::Start::kFreshForce
                              : arguments.fresh ? train::Start::kFresh
                                                : train::Start::kResume;
+  const std::unique_ptr<comm::World> world = comm::open_world();
   const train::RunConfig config = train::load_run_config(arguments.run_file, arguments.overrides);
-  const train::TrainSummary summary = train::Trainer(config, start).train();
-  print_summary(summary);
-  if (config.eval.samples > 0 && !summary.model_dir.empty()) write_samples(config, summary);
-  if (!summary.stopped_by.empty())
-    fmt::print("stopped by {} after step {}, state saved. To go on: {}\n", summary.stopped_by, summary.num_steps,
-               resume_command(arguments));
-  if (!arguments.json.empty()) write_summary(arguments.json, summary);
-  if (!summary.incident_dir.empty()) {
-    fmt::print("what went wrong: {0}; to see it again: temper train --replay {0}\n", summary.incident_dir.string());
-    throw CLI::RuntimeError(kStepFailed);
-  }
+  const train::TrainSummary summary = train_on(world->comm(), config, start);
+  world->close();
+  if (world->comm().rank() == 0) conclude(arguments, config, summary);
+  if (!summary.incident_dir.empty()) throw CLI::RuntimeError(kStepFailed);
 }
 
 }  // namespace

@@ -23,6 +23,7 @@ struct ChoiceRule {
 struct Groups {
   comm::Comm* world = nullptr;
   comm::Comm* dp = nullptr;  // micro-batches are dealt over it
+  comm::Comm* pp = nullptr;  // layers are cut over it
   comm::Comm* ep = nullptr;  // experts are spread over it
   comm::Comm* cp = nullptr;  // documents are cut over it
   comm::Comm* tp = nullptr;  // heads, output groups and the vocabulary are cut over it

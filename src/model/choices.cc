@@ -109,6 +109,10 @@ Choices Model::choices(Ctx& ctx) const {
     return values;
   };
   for (int64_t l = 0; l < m.num_blocks(); ++l) {
+    if (!m.runs(l)) {
+      out.layers.emplace_back();
+      continue;
+    }
     const bool is_mtp = l == config_.num_hidden_layers;
     const Block::Choices chosen = m.block(l).choices(is_mtp ? m.mtp->num_rows() : m.layout.num_tokens());
     auto& layer = out.layers.emplace_back();
@@ -130,6 +134,16 @@ std::vector<double> fetch_doubles(Ctx& ctx, const View& view) {
   std::vector<float> values(view.size());
   ctx.device.copy_to_host(ctx.stream, values.data(), view);
   return {values.begin(), values.end()};
+}
+
+}  // namespace
+
+namespace {
+
+double bias_range(Ctx& ctx, const layers::Moe& moe) {
+  const std::vector<double> bias_E = fetch_doubles(ctx, moe.bias_E());
+  const auto [least, most] = std::minmax_element(bias_E.begin(), bias_E.end());
+  return *most - *least;
 }
 
 }  // namespace
@@ -158,13 +172,17 @@ std::vector<MoeStatistics> Model::moe_statistics(Ctx& ctx) const {
     if (Impl::routes_by_score(config_, l)) {
       s.load_E.assign(load_LE.begin() + l * E, load_LE.begin() + (l + 1) * E);
       s.entropy = rows > 0 ? entropy_L[l] / static_cast<double>(rows) : 0;
-      const std::vector<double> bias_E = fetch_doubles(ctx, m.block(l).moe().bias_E());
-      const auto [least, most] = std::minmax_element(bias_E.begin(), bias_E.end());
-      s.bias_range = *most - *least;
+      if (m.runs(l)) s.bias_range = bias_range(ctx, m.block(l).moe());
     }
     s.num_gate_high = clamped_L3[3 * l], s.num_linear_high = clamped_L3[3 * l + 1];
     s.num_linear_low = clamped_L3[3 * l + 2];
-    s.num_elements = rows * m.block(l).moe().gate_elements_per_token();
+    s.num_elements = rows * (config_.num_experts_per_tok + 1) * config_.moe_intermediate_size;
+  }
+  if (comm::Comm* pp = ctx.groups.pp) {
+    std::vector<double> ranges(L);
+    for (int64_t l = 0; l < L; ++l) ranges[l] = out[l].bias_range;
+    pp->all_reduce(nullptr, View(ranges.data(), DType::kF64, {L}), comm::Reduce::kSum, {"bias ranges"});
+    for (int64_t l = 0; l < L; ++l) out[l].bias_range = ranges[l];
   }
   return out;
 }
@@ -172,7 +190,7 @@ std::vector<MoeStatistics> Model::moe_statistics(Ctx& ctx) const {
 void Model::update_router_biases(Ctx& ctx, double speed) {
   Impl& m = *impl_;
   for (int64_t l = 0; l < m.num_blocks(); ++l)
-    if (Impl::routes_by_score(config_, l)) m.block(l).moe().update_bias(ctx, m.load_E(l), speed);
+    if (m.runs(l) && Impl::routes_by_score(config_, l)) m.block(l).moe().update_bias(ctx, m.load_E(l), speed);
 }
 
 AuxiliaryLosses Model::auxiliary_losses(Ctx& ctx) const {

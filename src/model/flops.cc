@@ -20,9 +20,7 @@ double matrix_flops(const layers::ParameterList& list, const Config& c, double n
     const bool routed = p->name.find(".experts.") != std::string::npos;
     const double share =
         routed ? static_cast<double>(c.num_experts_per_tok) / static_cast<double>(c.n_routed_experts) : 1.0;
-    // The experts of all ranks: these tokens go to any of them.
-    total += 2 * static_cast<double>((routed ? p->whole_shape() : p->shape).size()) * share * num_tokens *
-             (1 + dx + p->trainable);
+    total += 2 * static_cast<double>(p->whole_shape().size()) * share * num_tokens * (1 + dx + p->trainable);
   }
   return total;
 }

@@ -49,7 +49,9 @@ void check_part(const ModelOptions& options, const Config& c) {
 
 Model::Impl::Impl(const Config& c, const ModelOptions& options)
     : dtypes(dtypes_of(options.precision)),
-      keep(make_keep_plan(options.recompute, c.num_hidden_layers, options.train)),
+      first_layer(options.part.first_layer),
+      end_layer(options.part.end_layer < 0 ? c.num_hidden_layers : options.part.end_layer),
+      keep(make_keep_plan(options.recompute, end_layer - first_layer, options.train)),
       embedding(matrix("model.embed_tokens.weight", {c.vocab_size, c.hidden_size}, dtypes)),
       head_hyper("model.hc_head.", {c.hc_mult, c.hidden_size, c.hc_sinkhorn_iters, c.rms_norm_eps, c.hc_eps}, true,
                  dtypes),
@@ -69,7 +71,8 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
            "be trained with it has 1",
            c.num_nextn_predict_layers);
     }
-    mtp = std::make_unique<Mtp>(c, dtypes, expert_part(options.part));
+    with_mtp = true;
+    if (is_last()) mtp = std::make_unique<Mtp>(c, dtypes, expert_part(options.part));
   }
   stream_buffers.resize(keep.num_stream_buffers);
   counted_rows_L.assign(num_blocks(), 0);
@@ -105,9 +108,6 @@ Model::Model(Config config, ModelOptions options) : config_(std::move(config)), 
   m.lm_head.collect(parameters_);
   if (m.mtp) m.mtp->collect(parameters_);
   choose_trainable(parameters_, options_);
-  share_parameters(parameters_, options_);
-  m.units = parameter_units(parameters_, config_.num_hidden_layers, m.mtp != nullptr);
-
   m.lowest_trained = m.embedding.trainable ? -1 : config_.num_hidden_layers + 1;
   for (size_t i = 1; i < parameters_.size() && m.lowest_trained > config_.num_hidden_layers; ++i) {
     if (!parameters_[i]->trainable || is_indexer(*parameters_[i])) continue;
@@ -117,6 +117,21 @@ Model::Model(Config config, ModelOptions options) : config_(std::move(config)), 
   m.entry_uses.resize(config_.num_hidden_layers);
   m.indexer_is_trained = std::any_of(parameters_.begin(), parameters_.end(),
                                      [](const Parameter* p) { return p->trainable && is_indexer(*p); });
+  drop_other_stages(block_ends);
+  share_parameters(parameters_, options_);
+  m.units = parameter_units(parameters_, config_.num_hidden_layers, m.with_mtp);
+}
+
+// Until here every rank knows the whole model; now its list is that of what it has. The prediction block reads the
+// embedding, too.
+void Model::drop_other_stages(const std::vector<size_t>& block_ends) {
+  const Impl& m = *impl_;
+  const auto list = parameters_;
+  const size_t begin = m.first_layer == 0 ? 1 : block_ends[m.first_layer - 1];
+  const size_t end = m.is_last() ? list.size() : block_ends[m.end_layer - 1];
+  parameters_.clear();
+  if (m.is_first() || m.mtp) parameters_.push_back(list.front());
+  parameters_.insert(parameters_.end(), list.begin() + begin, list.begin() + end);
 }
 
 Model::~Model() = default;
@@ -129,8 +144,14 @@ void Model::declare(Book& book) {
   const int64_t positions = options_.max_document > 0 ? options_.max_document : T;
   m.main_rotary.declare(book, positions, m.dtypes.acc);
   m.compress_rotary.declare(book, positions, m.dtypes.acc);
+  m.book = &book;
   m.layout.declare(book, T, config_.compress_rates());
-  m.lm_head.declare_saved(book, m.lm_saved, "lm_head", T);
+  m.parked.resize(options_.part.num_slots);
+  for (size_t slot = 1; slot < m.parked.size(); ++slot) {
+    m.parked[slot].layout.declare(book, T, config_.compress_rates());
+    m.parked[slot].entry_uses.resize(config_.num_hidden_layers);
+  }
+  if (m.is_last()) m.lm_head.declare_saved(book, m.lm_saved, "lm_head", T);
   if (m.mtp) m.lm_head.declare_saved(book, m.mtp_lm_saved, "mtp.0:lm_head", T);
   const int64_t L = m.num_blocks();
   book.declare(&m.given_expert_TK, TensorKind::kInput, "given:expert", DType::kI32, {T, config_.num_experts_per_tok});
@@ -145,27 +166,32 @@ void Model::declare(Book& book) {
   }
 
   for (auto& buffer : m.stream_buffers) book.declare(&buffer, TensorKind::kSaved, "streams", m.dtypes.act, {T, M, D});
-  for (auto& block : m.blocks) block->declare_choices(book, T);
-  m.head_hyper.declare_saved(book, m.head_saved, T);
-  book.declare(&m.v_TD, TensorKind::kSaved, "head:v", m.dtypes.act, {T, D});
-  book.declare(&m.v_rstd_T, TensorKind::kSaved, "head:v_rstd", m.dtypes.acc, {T});
-  book.declare(&m.y_TD, TensorKind::kSaved, "head:y", m.dtypes.act, {T, D});
+  for (int64_t l = m.first_layer; l < m.end_layer; ++l) m.blocks[l]->declare_choices(book, T);
+  if (m.is_last()) {
+    m.head_hyper.declare_saved(book, m.head_saved, T);
+    book.declare(&m.v_TD, TensorKind::kSaved, "head:v", m.dtypes.act, {T, D});
+    book.declare(&m.v_rstd_T, TensorKind::kSaved, "head:v_rstd", m.dtypes.acc, {T});
+    book.declare(&m.y_TD, TensorKind::kSaved, "head:y", m.dtypes.act, {T, D});
+  }
   if (m.mtp) m.mtp->declare_saved(book, T);
   const int64_t shared = book.mark(TensorKind::kSaved);
-  for (auto& block : m.blocks) {
+  for (int64_t l = m.first_layer; l < m.end_layer; ++l) {
     if (m.keep.share_saved) book.rewind(TensorKind::kSaved, shared);
-    block->declare_saved(book, T);
+    m.blocks[l]->declare_saved(book, T);
   }
   book.seal(TensorKind::kSaved);
+  book.replicate(TensorKind::kSaved, options_.part.num_slots);
 
   if (options_.train) {
     book.declare(&m.dx_TMD, TensorKind::kScratch, "dstreams", m.dtypes.acc, {T, M, D});
-    book.declare(&m.dv_TD, TensorKind::kScratch, "head:dv", m.dtypes.acc, {T, D});
+    if (m.is_last()) book.declare(&m.dv_TD, TensorKind::kScratch, "head:dv", m.dtypes.acc, {T, D});
     if (m.mtp) book.declare(&m.mtp_dv_TD, TensorKind::kScratch, "mtp.0:head:dv", m.dtypes.acc, {T, D});
   }
   const ScratchScope scope(book);
-  for (auto& block : m.blocks) block->declare_scratch(book, T, options_.num_threads, options_.train);
+  for (int64_t l = m.first_layer; l < m.end_layer; ++l)
+    m.blocks[l]->declare_scratch(book, T, options_.num_threads, options_.train);
   if (m.mtp) m.mtp->declare_scratch(book, T, options_.num_threads, options_.train);
+  if (!m.is_last()) return;
   if (options_.train) m.head_hyper.declare_scratch(book, T);
   m.lm_head.declare_scratch(book, options_.train);
 }

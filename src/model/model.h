@@ -100,6 +100,17 @@ class Model {
   // the indexer's entries; weights are still computed from the current router. Throws kInvalidArgument where their
   // number or a value does not fit.
   void forward(layers::Ctx& ctx, const layers::MicroBatch& batch, const Choices* given = nullptr);
+  // The same in two parts, between which a later stage gets its input: begin() takes the micro-batch up,
+  // input_streams() then has its shape. Several micro-batches can be alive, each in a slot of its own.
+  void select_slot(int64_t slot);
+  void begin(layers::Ctx& ctx, const layers::MicroBatch& batch, const Choices* given = nullptr);
+  void forward_layers(layers::Ctx& ctx);
+  View input_streams() const;     // act [T, M, D]: before the first layer of this rank
+  View output_streams() const;    // act [T, M, D]: after the last one
+  View streams_gradient() const;  // acc [T, M, D]: before backward() that of the output, unless this is the last stage;
+                                  // after it that of the input
+  bool is_first_stage() const;
+  bool is_last_stage() const;  // with the head, whose log-probabilities only it has
   // After forward: results at positions with targets >= 0, by chunks. dlogp_T: dLoss/dlogp where it is known before the
   // log-probabilities are; a chunk's gradients are then computed while its logits exist, and backward, which must be
   // given the same values, need not compute those again.
@@ -140,6 +151,8 @@ class Model {
   Impl& impl() { return *impl_; }  // for the decoder, which drives the layers itself
 
  private:
+  void drop_other_stages(const std::vector<size_t>& block_ends);
+
   Config config_;
   ModelOptions options_;
   std::vector<layers::Parameter*> parameters_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "layers/lm_head.h"
@@ -15,6 +16,7 @@ struct Model::Impl {
   Impl(const Config& config, const ModelOptions& options);
 
   layers::Dtypes dtypes;
+  int64_t first_layer, end_layer;  // main layers that this rank runs
   KeepPlan keep;
   layers::Parameter embedding;
   std::vector<std::unique_ptr<Block>> blocks;
@@ -29,11 +31,23 @@ struct Model::Impl {
   bool indexer_is_trained = false;  // at least one
   bool attends_to_all = false;      // warm-up of the indexer
 
+  // What the current micro-batch leaves for its backward pass, apart from saved tensors.
+  struct Slot {
+    layers::DeviceLayout layout;
+    std::vector<int32_t> targets;
+    std::vector<layers::EntryUse> entry_uses;  // of its forward pass, by layer
+  };
   layers::DeviceLayout layout;
-  std::vector<int32_t> targets;              // of the current micro-batch
-  std::vector<layers::EntryUse> entry_uses;  // of its forward pass, by layer
-  Choices::Layer mtp_given;                  // what was given for the prediction block
-  View given_expert_TK, given_selected_TA;   // i32: given choices of one layer
+  std::vector<int32_t> targets;
+  std::vector<layers::EntryUse> entry_uses;
+  std::vector<Slot> parked;  // of the other micro-batches that are alive; that of the current one is empty
+  int64_t slot = 0;
+  const Book* book = nullptr;
+  std::optional<Choices> given;  // of the current micro-batch
+  bool with_mtp = false;         // whether the model has it, here or on another rank
+  bool is_first() const { return first_layer == 0; }
+  bool is_last() const { return end_layer == static_cast<int64_t>(blocks.size()); }
+  View given_expert_TK, given_selected_TA;  // i32: given choices of one layer
   // By layer, the prediction block last; sums since zero_gradients().
   View load_LE;                         // i32: tokens that chose each expert
   View entropy_L;                       // acc: entropy of the router's scores
@@ -58,13 +72,18 @@ struct Model::Impl {
   }
   // The gradients of the unit are those of its micro-batches from here on.
   void end_backward(layers::Ctx& ctx, int64_t unit) const;
-  View streams(int64_t layer) const { return stream_buffers[keep.stream_buffer[layer]].first(layout.num_tokens()); }
+  View streams(int64_t layer) const {
+    return stream_buffers[keep.stream_buffer[layer - first_layer]].first(layout.num_tokens());
+  }
   // Collapse, final norm: fills y_TD from the streams after the last layer.
   void collapse(layers::Ctx& ctx, View x_TMD) const;
   // Runs a block's forward again, with the choices of the first time so that it takes the same route.
   void rebuild(layers::Ctx& ctx, const Config& config, int64_t layer) const;
   Block& block(int64_t layer) { return layer < static_cast<int64_t>(blocks.size()) ? *blocks[layer] : mtp->block(); }
-  int64_t num_blocks() const { return static_cast<int64_t>(blocks.size()) + (mtp ? 1 : 0); }
+  int64_t num_blocks() const { return static_cast<int64_t>(blocks.size()) + (with_mtp ? 1 : 0); }
+  bool runs(int64_t layer) const {
+    return layer == static_cast<int64_t>(blocks.size()) ? mtp != nullptr : layer >= first_layer && layer < end_layer;
+  }
   // Uploads the given choices of a layer and says how it chooses. num_rows: of its micro-batch.
   Block::Choosing choosing(layers::Ctx& ctx, const Config& config, const Choices::Layer& given, int64_t layer);
   void check_given(const Config& config, const Choices* given) const;

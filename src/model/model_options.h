@@ -27,6 +27,8 @@ struct ModelPart {
   // which backward computes everything again. At least what max_tokens need on one rank. 0: what comes at worst, all
   // micro-batches of the ep ranks to one of them, and so ep_size times the memory of even loads.
   int64_t expert_rows = 0;
+  // Micro-batches that are alive at once, from their forward pass to the end of their backward pass.
+  int64_t num_slots = 1;
   // Ranks with equal dense weights, and with equal experts; what they share (ZeRO): 0 nothing, 1 masters and moments,
   // 2 also the layers' gradients, 3 also the layers' weights.
   layers::Share share, expert_share;

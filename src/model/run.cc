@@ -37,12 +37,13 @@ void Model::Impl::end_backward(Ctx& ctx, int64_t unit) const {
 void Model::complete_gradients(Ctx& ctx) {
   Impl& m = *impl_;
   if (m.keeper) m.keeper->end_step(ctx);
-  comm::Comm* dp = ctx.groups.dp;
-  if (!dp) return;
-  for (const View& sum : {m.load_LE, m.entropy_L, m.clamped_L3, m.balance_L, m.indexer_L})
-    dp->all_reduce(ctx.stream, sum.reshape({sum.size()}), comm::Reduce::kSum, {"statistics"});
-  const View rows(m.counted_rows_L.data(), DType::kI64, {m.num_blocks()});
-  dp->all_reduce(nullptr, rows, comm::Reduce::kSum, {"statistics"});
+  for (comm::Comm* ranks : {ctx.groups.dp, ctx.groups.pp}) {
+    if (!ranks) continue;
+    for (const View& sum : {m.load_LE, m.entropy_L, m.clamped_L3, m.balance_L, m.indexer_L})
+      ranks->all_reduce(ctx.stream, sum.reshape({sum.size()}), comm::Reduce::kSum, {"statistics"});
+    const View rows(m.counted_rows_L.data(), DType::kI64, {m.num_blocks()});
+    ranks->all_reduce(nullptr, rows, comm::Reduce::kSum, {"statistics"});
+  }
 }
 
 void Model::weights_updated(Ctx& ctx) {
@@ -59,27 +60,55 @@ void Model::zero_gradients(Ctx& ctx, int64_t num_micro_batches) {
   m.counted_rows_L.assign(m.num_blocks(), 0);
 }
 
-void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* given) {
+void Model::select_slot(int64_t slot) {
   Impl& m = *impl_;
-  const int64_t L = config_.num_hidden_layers, T = static_cast<int64_t>(batch.tokens.size());
+  if (slot == m.slot) return;
+  const auto exchange = [&](Impl::Slot& with) {
+    std::swap(m.layout, with.layout), std::swap(m.targets, with.targets), std::swap(m.entry_uses, with.entry_uses);
+  };
+  exchange(m.parked[m.slot]);
+  exchange(m.parked[slot]);
+  m.slot = slot;
+  m.book->select(TensorKind::kSaved, slot);
+}
+
+void Model::begin(Ctx& ctx, const layers::MicroBatch& batch, const Choices* given) {
+  Impl& m = *impl_;
+  const int64_t T = static_cast<int64_t>(batch.tokens.size());
   CHECK(batch.cu_seqlens.back() == T, batch.cu_seqlens.back(), T);
   m.layout.upload(ctx.device, ctx.stream, batch,
                   layers::make_layout(batch.cu_seqlens, config_.sliding_window, config_.compress_rates()));
   m.targets = batch.targets;
   if (m.mtp) m.mtp->begin(batch);
   m.check_given(config_, given);
-  m.mtp_given = given && m.mtp ? given->layers[L] : Choices::Layer{};
-  ctx.ops.embedding_forward(ctx.stream, m.streams(0), m.embedding.value, m.layout.token_T);
-  for (int64_t l = 0; l < L; ++l) {
+  m.given.reset();
+  if (given) m.given = *given;
+}
+
+void Model::forward_layers(Ctx& ctx) {
+  Impl& m = *impl_;
+  if (m.is_first()) ctx.ops.embedding_forward(ctx.stream, m.streams(0), m.embedding.value, m.layout.token_T);
+  for (int64_t l = m.first_layer; l < m.end_layer; ++l) {
     const LayerScope scope(ctx, l);
     m.gather(ctx, l);
-    const Block::Choosing choosing = m.choosing(ctx, config_, given ? given->layers[l] : Choices::Layer{}, l);
+    const Block::Choosing choosing = m.choosing(ctx, config_, m.given ? m.given->layers[l] : Choices::Layer{}, l);
     m.entry_uses[l] = choosing.use;
     m.blocks[l]->forward(ctx, m.streams(l + 1), m.streams(l), choosing, m.layout, m.rotary(config_, l));
-    m.add_statistics(ctx, config_, l, T);
+    m.add_statistics(ctx, config_, l, m.layout.num_tokens());
   }
-  m.collapse(ctx, m.streams(L));
+  if (m.is_last()) m.collapse(ctx, m.streams(m.end_layer));
 }
+
+void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* given) {
+  begin(ctx, batch, given);
+  forward_layers(ctx);
+}
+
+View Model::input_streams() const { return impl_->streams(impl_->first_layer); }
+View Model::output_streams() const { return impl_->streams(impl_->end_layer); }
+View Model::streams_gradient() const { return impl_->dx_TMD.first(impl_->layout.num_tokens()); }
+bool Model::is_first_stage() const { return impl_->is_first(); }
+bool Model::is_last_stage() const { return impl_->is_last(); }
 
 TokenResults Model::logprobs(Ctx& ctx, std::span<const double> dlogp_T) {
   Impl& m = *impl_;
@@ -98,8 +127,9 @@ TokenResults Model::mtp_logprobs(Ctx& ctx, std::span<const double> dlogp_R) {
   {
     const LayerScope scope(ctx, L);
     m.gather(ctx, L);
-    m.mtp->forward(ctx, m.streams(L), m.embedding.value, m.choosing(ctx, config_, m.mtp_given, L),
-                   config_.sliding_window, m.main_rotary);
+    m.mtp->forward(ctx, m.streams(L), m.embedding.value,
+                   m.choosing(ctx, config_, m.given ? m.given->layers[L] : Choices::Layer{}, L), config_.sliding_window,
+                   m.main_rotary);
     m.add_statistics(ctx, config_, L, R);
   }
   m.lm_head.logprobs(ctx, m.mtp->y_RD(), m.mtp->batch().targets, m.mtp_lm_saved, results.logp_T, results.best_T,
@@ -143,15 +173,18 @@ void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradien
 void Model::backward(Ctx& ctx, const LossGradients& gradients) {
   Impl& m = *impl_;
   const int64_t T = m.layout.num_tokens(), L = config_.num_hidden_layers;
-  CHECK(options_.train && static_cast<int64_t>(gradients.dlogp_T.size()) == T, gradients.dlogp_T.size(), T);
-  if (m.lowest_trained <= L) m.backward_heads(ctx, L, gradients);
+  CHECK(options_.train && (!m.is_last() || static_cast<int64_t>(gradients.dlogp_T.size()) == T),
+        gradients.dlogp_T.size(), T);
+  if (m.is_last() && m.lowest_trained <= L) m.backward_heads(ctx, L, gradients);
 
   const View dx_TMD = m.dx_TMD.first(T);
-  const int64_t segment = m.keep.segment, end = m.indexer_is_trained ? 0 : std::max<int64_t>(m.lowest_trained, 0);
-  for (int64_t l = L - 1; l >= end; --l) {
+  const int64_t segment = m.keep.segment;
+  const int64_t end = std::max(m.first_layer, m.indexer_is_trained ? 0 : std::max<int64_t>(m.lowest_trained, 0));
+  for (int64_t l = m.end_layer - 1; l >= end; --l) {
     const LayerScope scope(ctx, l);
-    const bool is_last = l == L - 1;
-    if (segment > 1 && l % segment == segment - 1 && !is_last) {
+    const bool is_last = l == m.end_layer - 1;
+    const int64_t in_segment = (l - m.first_layer) % segment;
+    if (segment > 1 && in_segment == segment - 1 && !is_last) {
       for (int64_t k = l - segment + 1; k < l; ++k) m.rebuild(ctx, config_, k);
     }
     if (m.keep.share_saved && !is_last) m.rebuild(ctx, config_, l);
@@ -165,7 +198,8 @@ void Model::backward(Ctx& ctx, const LossGradients& gradients) {
                             m.rotary(config_, l));
     m.end_backward(ctx, l);
   }
-  if (m.embedding.grad.defined()) ctx.ops.embedding_backward(ctx.stream, m.embedding.grad, dx_TMD, m.layout.token_T);
+  if (m.is_first() && m.embedding.grad.defined())
+    ctx.ops.embedding_backward(ctx.stream, m.embedding.grad, dx_TMD, m.layout.token_T);
   m.end_backward(ctx, WeightKeeper::kEnds);
 }
 

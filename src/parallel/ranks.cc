@@ -1,5 +1,8 @@
 #include "parallel/ranks.h"
 
+#include "parallel/schedule.h"
+#include "parallel/stages.h"
+
 namespace temper::parallel {
 
 Ranks join_mesh(comm::Comm& world, const Layout& layout) {
@@ -12,13 +15,31 @@ Ranks join_mesh(comm::Comm& world, const Layout& layout) {
   };
   const int64_t plane = layout.dp * layout.cp;
   ranks.dp = join(Axis::kDp, layout.dp);
+  ranks.pp = join(Axis::kPp, layout.pp);
+  if (layout.pp > 1) {
+    // Ranks of one place in their stages; the inner stages are left alone.
+    const bool is_end = ranks.at.pp == 0 || ranks.at.pp == layout.pp - 1;
+    const int64_t in_stage = world.rank() % (world.size() / layout.pp);
+    auto ends = world.split(is_end ? in_stage : world.size() + world.rank(), ranks.at.pp, "pipe ends");
+    if (is_end) ranks.pipe_ends = std::move(ends);
+  }
   ranks.ep = join(Axis::kEp, layout.ep);
   ranks.edp = join(Axis::kEdp, plane / layout.ep);
   ranks.data = join(Axis::kData, plane);
   return ranks;
 }
 
-void Ranks::place(model::ModelPart& part) const {
+void Ranks::place(const model::Config& config, int64_t num_micro_batches, model::ModelOptions& options) const {
+  model::ModelPart& part = options.part;
+  const int64_t tokens = options.max_document > 0 ? options.max_document : options.max_tokens;
+  const LayerRange layers = split_layers(forward_flops(config, tokens, options.mtp), layout.pp, 1)[at.pp];
+  part.first_layer = layers.begin;
+  part.end_layer = layers.end;
+  if (layout.pp > 1) {
+    const int64_t of_rank = (num_micro_batches + layout.dp - 1) / layout.dp;
+    const auto list = pipeline_step(Schedule::kOneFOneB, {at.pp, layout.pp, 1}, of_rank);
+    part.num_slots = num_slots(list, 0);
+  }
   part.ep_rank = at.ep, part.ep_size = layout.ep;
   part.share = {comm::group_rank(data.get()), comm::group_size(data.get())};
   part.expert_share = {comm::group_rank(edp.get()), comm::group_size(edp.get())};

@@ -14,12 +14,13 @@ struct Ranks {
   comm::Comm* world = nullptr;
   Layout layout;
   MeshRank at;
-  std::unique_ptr<comm::Comm> dp, ep, edp, data;  // null along axes of one rank
+  std::unique_ptr<comm::Comm> dp, pp, ep, edp, data;  // null along axes of one rank
+  std::unique_ptr<comm::Comm> pipe_ends;              // first and last stage; null elsewhere
 
-  layers::Groups groups() const { return {world, dp.get(), ep.get(), nullptr, nullptr}; }
-  EqualRanks equal() const { return {data.get(), edp.get()}; }
-  // What the layout says of a rank's part of a model.
-  void place(model::ModelPart& part) const;
+  layers::Groups groups() const { return {world, dp.get(), pp.get(), ep.get(), nullptr, nullptr}; }
+  EqualRanks equal(bool mtp) const { return {data.get(), edp.get(), mtp ? pipe_ends.get() : nullptr}; }
+  // What the layout says of a rank's part of a model that is trained in steps of so many micro-batches, of all ranks.
+  void place(const model::Config& config, int64_t num_micro_batches, model::ModelOptions& options) const;
   // Whether the rank speaks for all: prints, and writes what is written once.
   bool is_first() const { return comm::group_rank(world) == 0; }
 };

@@ -127,6 +127,15 @@ void Weights::end_step(Ctx& ctx) {
       is_first = false;
     }
   }
+  add_embeddings(ctx);
+}
+
+void Weights::add_embeddings(Ctx& ctx) const {
+  if (!ranks_.embedding) return;
+  const Parameter& embedding = *model_.units().back().front();
+  if (embedding.trainable && embedding.num_owned() > 0)
+    ranks_.embedding->all_reduce(ctx.stream, flat(embedding.owned_grad()), comm::Reduce::kSum,
+                                 {"gradient of the embedding"});
 }
 
 void Weights::values_changed(Ctx& ctx) {

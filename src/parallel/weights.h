@@ -26,6 +26,8 @@ namespace temper::parallel {
 struct EqualRanks {
   comm::Comm* dense = nullptr;    // data parallel and context parallel ranks of a stage
   comm::Comm* experts = nullptr;  // those of them with the same experts
+  // The first and the last stage of a pipeline, where the prediction block of the last one reads the embedding, too.
+  comm::Comm* embedding = nullptr;
 };
 
 class Weights : public model::WeightKeeper {
@@ -46,6 +48,7 @@ class Weights : public model::WeightKeeper {
  private:
   const layers::ParameterList& unit_list(int64_t unit) const;
   comm::Comm* ranks_of(const layers::Parameter& p) const;
+  void add_embeddings(layers::Ctx& ctx) const;
   void add_ranks(layers::Ctx& ctx, const layers::Parameter& p, int64_t unit) const;
   void push(layers::Ctx& ctx, const layers::Parameter& p, int64_t micro_batch);
 

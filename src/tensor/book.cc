@@ -68,13 +68,20 @@ void Book::rewind(TensorKind kind, int64_t mark) {
 
 int64_t Book::total_bytes() const {
   int64_t total = 0;
-  for (int64_t bytes : high_bytes_) total += bytes;
+  for (int k = 0; k < kNumTensorKinds; ++k) total += region_bytes(static_cast<TensorKind>(k));
   return total;
 }
 
 void Book::grant(TensorKind kind, void* base) {
-  for (auto& entry : entries_)
-    if (entry.kind == kind) entry.view->base = base;
+  bases_[static_cast<int>(kind)] = base;
+  select(kind, 0);
+}
+
+void Book::select(TensorKind kind, int64_t copy) const {
+  const int k = static_cast<int>(kind);
+  CHECK(copy >= 0 && copy < copies_[k], copy, copies_[k]);
+  for (const auto& entry : entries_)
+    if (entry.kind == kind) entry.view->base = static_cast<char*>(bases_[k]) + copy * high_bytes_[k];
 }
 
 std::string Book::table() const {
@@ -89,8 +96,8 @@ std::string Book::table() const {
       ++count;
       if (!largest || entry.view->num_bytes() > largest->view->num_bytes()) largest = &entry;
     }
-    out += fmt::format("{:<20} {:>12} {:>8}   {} {}{}\n", tensor_kind_name(kind), format_bytes(high_bytes_[k]), count,
-                       largest->name, dtype_name(largest->dtype), largest->shape.to_string());
+    out += fmt::format("{:<20} {:>12} {:>8}   {} {}{}\n", tensor_kind_name(kind), format_bytes(region_bytes(kind)),
+                       count, largest->name, dtype_name(largest->dtype), largest->shape.to_string());
   }
   return out + fmt::format("{:<20} {:>12}\n", "total", format_bytes(total_bytes()));
 }

@@ -33,6 +33,7 @@ const char* tensor_kind_name(TensorKind kind);
 
 class Book {
  public:
+  Book() { copies_.fill(1); }
   static constexpr int64_t kAlignment = 256;
 
   struct Entry {
@@ -52,7 +53,14 @@ class Book {
   // Ends the sharing: later declarations come after everything declared so far.
   void seal(TensorKind kind) { cursor_bytes_[static_cast<int>(kind)] = high_bytes_[static_cast<int>(kind)]; }
 
-  int64_t region_bytes(TensorKind kind) const { return high_bytes_[static_cast<int>(kind)]; }
+  // So many copies of a kind's region, one after the other: sets of tensors that are alive at the same time.
+  void replicate(TensorKind kind, int64_t count) { copies_[static_cast<int>(kind)] = count; }
+  // After grant(), which binds the first: binds the kind's Views to a copy.
+  void select(TensorKind kind, int64_t copy) const;
+
+  int64_t region_bytes(TensorKind kind) const {
+    return high_bytes_[static_cast<int>(kind)] * copies_[static_cast<int>(kind)];
+  }
   int64_t total_bytes() const;
   const std::vector<Entry>& entries() const { return entries_; }
 
@@ -64,7 +72,8 @@ class Book {
 
  private:
   std::vector<Entry> entries_;
-  std::array<int64_t, kNumTensorKinds> cursor_bytes_{}, high_bytes_{};
+  std::array<int64_t, kNumTensorKinds> cursor_bytes_{}, high_bytes_{}, copies_;
+  std::array<void*, kNumTensorKinds> bases_{};
 };
 
 // Shares scratch between siblings: what is declared while a ScratchScope lives is overlaid by what is declared after

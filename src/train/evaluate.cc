@@ -2,6 +2,23 @@
 
 namespace temper::train {
 
+namespace {
+
+// Through all stages of the pipeline, if there is one; only the last has the results.
+model::TokenResults forward(layers::Ctx& ctx, model::Model& model, const layers::MicroBatch& batch) {
+  comm::Comm* pp = ctx.groups.pp;
+  const bool passes = !batch.tokens.empty();
+  model.select_slot(0);
+  model.begin(ctx, batch);
+  if (!model.is_first_stage() && passes) pp->recv(ctx.stream, model.input_streams(), pp->rank() - 1, {"activations"});
+  model.forward_layers(ctx);
+  if (model.is_last_stage()) return model.logprobs(ctx);
+  if (passes) pp->send(ctx.stream, model.output_streams(), pp->rank() + 1, {"activations"});
+  return {};
+}
+
+}  // namespace
+
 HeldoutResult evaluate(layers::Ctx& ctx, model::Model& model, std::span<const layers::MicroBatch> batches) {
   struct Sums {
     double loss = 0, weight = 0, num_correct = 0, num_targets = 0;
@@ -13,8 +30,8 @@ HeldoutResult evaluate(layers::Ctx& ctx, model::Model& model, std::span<const la
   for (size_t first = 0; first < batches.size(); first += num_ranks) {
     const size_t m = first + rank;
     const layers::MicroBatch& batch = m < batches.size() ? batches[m] : empty;
-    model.forward(ctx, batch);
-    const model::TokenResults results = model.logprobs(ctx);
+    const model::TokenResults results = forward(ctx, model, batch);
+    if (!model.is_last_stage()) continue;
     for (size_t t = 0; t < batch.tokens.size(); ++t) {
       if (batch.targets[t] < 0 || batch.weights[t] == 0) continue;
       sums_M[m].loss -= batch.weights[t] * results.logp_T[t];
@@ -23,9 +40,9 @@ HeldoutResult evaluate(layers::Ctx& ctx, model::Model& model, std::span<const la
       ++sums_M[m].num_targets;
     }
   }
-  if (dp) {
+  for (comm::Comm* ranks : {dp, ctx.groups.pp}) {
     const View sums(sums_M.data(), DType::kF64, {static_cast<int64_t>(4 * sums_M.size())});
-    dp->all_reduce(nullptr, sums, comm::Reduce::kSum, {"held-out loss"});
+    if (ranks) ranks->all_reduce(nullptr, sums, comm::Reduce::kSum, {"held-out loss"});
   }
   Sums total;
   for (const Sums& sums : sums_M) {

@@ -6,9 +6,8 @@
 namespace temper::train {
 namespace {
 
-model::ModelOptions placed(model::ModelOptions options, const backend::Backend& backend, const parallel::Ranks* ranks) {
+model::ModelOptions with_threads(model::ModelOptions options, const backend::Backend& backend) {
   options.num_threads = backend.device.info().num_threads;
-  if (ranks) ranks->place(options.part);
   return options;
 }
 
@@ -21,8 +20,11 @@ optim::WholeModel whole_model(const model::Model& part, const parallel::Ranks* r
   whole.num_pieces = num_pieces;
   if (!ranks) return whole;
   whole.world = ranks->world;
-  // Ranks that share a parameter own different pieces of it; where they do not, the first of them counts.
-  whole.is_counted = [equal = ranks->equal()](const layers::Parameter& p) {
+  // Ranks that share a parameter own different pieces of it; where they do not, the first of them counts. The last
+  // stage of a pipeline may have the embedding a second time.
+  const bool is_first_stage = part.is_first_stage();
+  whole.is_counted = [equal = ranks->equal(false), is_first_stage](const layers::Parameter& p) {
+    if (!is_first_stage && p.name == "model.embed_tokens.weight") return false;
     return p.is_shared() || comm::group_rank(model::is_expert(p) ? equal.experts : equal.dense) == 0;
   };
   return whole;
@@ -51,10 +53,11 @@ Session::Session(const backend::Backend& backend, model::Config config, model::M
            layers::acc_dtype(options.precision),
            -1,
            ranks ? ranks->groups() : layers::Groups{}},
-      model_(std::move(config), placed(options, backend, ranks)),
-      weights_(model_, ranks ? ranks->equal() : parallel::EqualRanks{}),
-      norm_meter_(whole_model(model_, ranks), model_.parameters()),
-      update_meter_(whole_model(model_, ranks), model_.parameters()) {
+      model_(std::move(config), with_threads(options, backend)),
+      weights_(model_, ranks ? ranks->equal(options.mtp) : parallel::EqualRanks{}),
+      whole_(whole_model(model_, ranks)),
+      norm_meter_(whole_, model_.parameters()),
+      update_meter_(whole_, model_.parameters()) {
   model_.set_weight_keeper(&weights_);
   model_.declare(book_);
   weights_.declare(book_);

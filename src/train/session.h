@@ -26,8 +26,8 @@ class Session {
   // Declares everything, refuses (kOutOfMemory, with the Book's table) what does not fit into the device's free memory,
   // then allocates and fills the constant tables. Weights are undefined until they are loaded or initialised.
   // options.num_threads is set from the device. The backend must outlive the Session.
-  // ranks: those that train the model together, each with a Session of its own; null: this one alone. What the layout
-  // says of options.part is filled in.
+  // ranks: those that train the model together, each with a Session of its own and with the options.part that
+  // ranks->place() gives; null: this one alone.
   Session(const backend::Backend& backend, model::Config config, model::ModelOptions options,
           StateMemory state = StateMemory::kNone, const parallel::Ranks* ranks = nullptr);
   Session(const Session&) = delete;
@@ -36,6 +36,7 @@ class Session {
 
   layers::Ctx& ctx() { return ctx_; }
   model::Model& model() { return model_; }
+  const optim::WholeModel& whole() const { return whole_; }
   optim::NormMeter& norm_meter() { return norm_meter_; }  // its memory is there only when options.train
   const optim::UpdateMeter& update_meter() const { return update_meter_; }  // the same
   const StateTensors& state_tensors() const { return *state_tensors_; }     // not with StateMemory::kNone
@@ -46,6 +47,7 @@ class Session {
   layers::Ctx ctx_;
   model::Model model_;
   parallel::Weights weights_;
+  optim::WholeModel whole_;
   optim::NormMeter norm_meter_;
   optim::UpdateMeter update_meter_;
   std::optional<StateTensors> state_tensors_;

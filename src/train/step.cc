@@ -28,7 +28,11 @@ const StepResult& Step::compute(std::span<const layers::MicroBatch> batches, dou
   num_step_tokens_ = 0;
   for (const layers::MicroBatch& batch : batches) num_step_tokens_ += static_cast<int64_t>(batch.tokens.size());
   deal();
-  instructions_ = parallel::one_rank_step(static_cast<int64_t>(mine_.size()));
+  const comm::Comm* pp = parts_.ctx.groups.pp;
+  instructions_ =
+      parallel::pipeline_step(parallel::Schedule::kOneFOneB, {comm::group_rank(pp), comm::group_size(pp), 1},
+                              static_cast<int64_t>(mine_.size()));
+  num_slots_ = parallel::num_slots(instructions_, 0);
   position_ = instructions_.size();
   z_ = count_denominator(parts_.objective, batches);
   if (!std::isfinite(z_)) {
@@ -74,9 +78,9 @@ Step::Sums& Step::sums_of(const parallel::Instruction& instruction) {
 // changes no bit.
 void Step::add_up() {
   static_assert(sizeof(Sums) == 6 * sizeof(double));
-  if (comm::Comm* dp = parts_.ctx.groups.dp) {
+  for (comm::Comm* ranks : {parts_.ctx.groups.dp, parts_.ctx.groups.pp}) {
     const View sums(sums_M_.data(), DType::kF64, {static_cast<int64_t>(6 * sums_M_.size())});
-    dp->all_reduce(nullptr, sums, comm::Reduce::kSum, {"results"});
+    if (ranks) ranks->all_reduce(nullptr, sums, comm::Reduce::kSum, {"results"});
   }
   Sums total;
   for (const Sums& sums : sums_M_) {
@@ -112,6 +116,7 @@ void Step::execute(const parallel::Instruction& instruction) {
   // Other ranks do not know yet, and would wait.
   if (!loss_is_finite_ && !parts_.ctx.groups.world) return;
   if (comm::Comm* world = parts_.ctx.groups.world) world->set_place(number_, parallel::describe(instruction));
+  if (instruction.micro_batch >= 0) parts_.model.select_slot(parallel::slot_of(instruction.micro_batch, num_slots_));
   const double start = now_seconds();
   switch (instruction.action) {
     case Action::kForward:
@@ -136,7 +141,13 @@ void Step::execute(const parallel::Instruction& instruction) {
       if (parts_.auxiliary.bias_update_speed > 0)
         parts_.model.update_router_biases(parts_.ctx, parts_.auxiliary.bias_update_speed);
       break;
-    default:  // of pipelines
+    case Action::kSendForward:
+    case Action::kRecvForward:
+    case Action::kSendBackward:
+    case Action::kRecvBackward:
+      pass(instruction);
+      break;
+    default:  // of schedules that are not run yet
       CHECK(false, parallel::describe(instruction));
   }
   parts_.ctx.device.stream_sync(parts_.ctx.stream);  // so that the split of time is true
@@ -158,15 +169,34 @@ void Step::execute(const parallel::Instruction& instruction) {
   }
 }
 
+// What neighbours in the pipeline give each other. Nobody sends the nothing of an empty micro-batch.
+void Step::pass(const parallel::Instruction& instruction) {
+  model::Model& model = parts_.model;
+  comm::Comm& pp = *parts_.ctx.groups.pp;
+  backend::Stream* stream = parts_.ctx.stream;
+  if (instruction.action == Action::kRecvForward) model.begin(parts_.ctx, batch_of(instruction));
+  if (batch_of(instruction).tokens.empty()) return;
+  switch (instruction.action) {
+    case Action::kRecvForward:
+      return pp.recv(stream, model.input_streams(), pp.rank() - 1, {"activations"});
+    case Action::kSendForward:
+      return pp.send(stream, model.output_streams(), pp.rank() + 1, {"activations"});
+    case Action::kRecvBackward:
+      return pp.recv(stream, model.streams_gradient(), pp.rank() + 1, {"gradients of activations"});
+    default:
+      return pp.send(stream, model.streams_gradient(), pp.rank() - 1, {"gradients of activations"});
+  }
+}
+
 void Step::forward(const parallel::Instruction& instruction) {
-  const layers::MicroBatch& batch = batch_of(instruction);
-  parts_.model.forward(parts_.ctx, batch);
-  sums_of(instruction).num_tokens = static_cast<double>(batch.tokens.size());
+  if (parts_.model.is_first_stage()) parts_.model.begin(parts_.ctx, batch_of(instruction));
+  parts_.model.forward_layers(parts_.ctx);
 }
 
 void Step::loss(const parallel::Instruction& instruction) {
   const layers::MicroBatch& batch = batch_of(instruction);
   Sums& sums = sums_of(instruction);
+  sums.num_tokens = static_cast<double>(batch.tokens.size());
   dlogp_T_.resize(batch.tokens.size());
   const bool known = parts_.objective.constant_weights(batch, z_, dlogp_T_);
   const model::TokenResults results =

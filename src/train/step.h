@@ -85,6 +85,7 @@ class Step : private parallel::Executor {
   void add_up();
   const layers::MicroBatch& batch_of(const parallel::Instruction& instruction) const;
   Sums& sums_of(const parallel::Instruction& instruction);
+  void pass(const parallel::Instruction& instruction);
   void forward(const parallel::Instruction& instruction);
   void loss(const parallel::Instruction& instruction);
   double mtp_loss();
@@ -96,6 +97,7 @@ class Step : private parallel::Executor {
   std::span<const layers::MicroBatch> batches_;
   std::vector<parallel::Instruction> instructions_;
   size_t position_ = 0;
+  int64_t num_slots_ = 1;
   std::vector<size_t> mine_;  // this rank's micro-batches; kEmpty: one without tokens
   double z_ = 0;
   int64_t num_step_tokens_ = 0;

@@ -113,10 +113,10 @@ void Trainer::join_ranks() {
   const auto& l = config_.layout;
   const parallel::Layout wanted{l.dp, l.ep, l.pp, l.cp, l.tp, l.zero};
   const parallel::Layout layout = parallel::resolve(wanted, comm::group_size(world_), model_config_);
-  if (layout.pp * layout.cp * layout.tp > 1)
+  if (layout.cp * layout.tp > 1)
     fail(ErrorCode::kUnsupported,
-         "layout: {}, but this build has no pipeline, context or tensor parallelism yet; set "
-         "layout.pp, cp and tp to 1",
+         "layout: {}, but this build has no context or tensor parallelism yet; set "
+         "layout.cp and layout.tp to 1",
          layout.to_string());
   if (!world_) return;
   world_->set_deadline(l.deadline);
@@ -238,6 +238,7 @@ void Trainer::make_session(const backend::Backend* backend) {
   options.mtp = trains_mtp();
   options.part.expert_rows = config_.layout.expert_rows;
   if (config_.run.exact) options.part.exact_micro_batches = config_.train.gradient_accumulation;
+  if (ranks_) ranks_->place(model_config_, config_.train.gradient_accumulation, options);
   session_ = std::make_unique<Session>(backend ? *backend : backend_for(options.precision), model_config_, options,
                                        config_.checkpoint.staging ? StateMemory::kStaged : StateMemory::kInPlace,
                                        ranks_ ? &*ranks_ : nullptr);

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 
 #include "comm/world.h"
 
@@ -14,17 +13,31 @@ namespace {
 constexpr int64_t kSeed = 3;
 constexpr double kLearningRate = 1e-3;
 
-// Adds what a rank owns of a tensor to the whole.
+// With a number of experts that ranks can share.
+model::Config layout_config() {
+  model::Config config = tiny_config();
+  config.n_routed_experts = 8;
+  return config;
+}
+
+// What a rank counts of a tensor of the whole model, in its place; the rest is 0.
 void put(std::map<std::string, std::vector<double>>& whole, layers::Ctx& ctx, const layers::Parameter& p,
          const View& owned) {
-  std::vector<double>& values = whole[p.name];
-  values.resize(p.whole_shape().size());
+  std::vector<double>& values = whole.at(p.name);
   if (p.num_owned() == 0) return;
   const std::vector<double> mine = to_host(ctx, owned);
   for (int64_t i = 0; i < p.num_owned(); ++i) values[p.whole_index(p.owned_begin() + i)] = mine[i];
 }
 
-void train_rank(const parallel::Ranks* ranks, const TrainedCase& c, Trained& out, std::mutex& mutex) {
+void add_ranks(comm::Comm* world, std::map<std::string, std::vector<double>>& whole) {
+  if (!world) return;
+  for (auto& [name, values] : whole) {
+    const View view(values.data(), DType::kF64, {static_cast<int64_t>(values.size())});
+    world->all_reduce(nullptr, view, comm::Reduce::kSum, {"a test's collection"});
+  }
+}
+
+Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
   model::ModelOptions options = c.options;
   size_t most_batches = 0;
   for (const auto& step : c.steps) {
@@ -33,31 +46,34 @@ void train_rank(const parallel::Ranks* ranks, const TrainedCase& c, Trained& out
       options.max_tokens = std::max(options.max_tokens, static_cast<int64_t>(batch.tokens.size()));
   }
   if (c.exact) options.part.exact_micro_batches = static_cast<int64_t>(most_batches);
-  Session session(backend_for(options.precision), tiny_config(), options, StateMemory::kNone, ranks);
+  if (ranks) ranks->place(layout_config(), static_cast<int64_t>(most_batches), options);
+  Session session(backend_for(options.precision), layout_config(), options, StateMemory::kNone, ranks);
   layers::Ctx& ctx = session.ctx();
   session.model().initialize(ctx, kSeed);
   const auto objective = objective::make_objective("sft", {});
   optim::Adamw adamw({});
   Step step({ctx, session.model(), *objective, session.norm_meter(), adamw, 1.0, c.auxiliary, &session.update_meter()});
-  for (size_t i = 0; i < c.steps.size(); ++i) {
-    const StepResult result = step.compute(c.steps[i], kLearningRate);
-    {
-      const std::lock_guard lock(mutex);
-      if (i == 0)
-        for (const layers::Parameter* p : session.model().parameters())
-          if (p->trainable) put(out.gradients, ctx, *p, p->owned_grad());
-      if (!ranks || ranks->is_first()) {
-        out.losses.push_back(result.loss), out.mtp_losses.push_back(result.mtp_loss);
-        out.norms.push_back(result.norms.global);
-      }
-    }
-    step.update();
+
+  Trained out;
+  for (const auto& row : session.whole().rows) {
+    out.gradients[row.name].resize(row.num_elements);
+    out.weights[row.name].resize(row.num_elements);
   }
-  const std::lock_guard lock(mutex);
-  for (const layers::Parameter* p : session.model().parameters())
-    if (p->trainable) put(out.weights, ctx, *p, p->master);
-  if (ranks && !ranks->is_first()) return;
+  const std::vector<optim::LocalRow> mine = optim::local_rows(session.whole(), session.model().parameters());
+  for (size_t i = 0; i < c.steps.size(); ++i) {
+    StepResult result = step.compute(c.steps[i], kLearningRate);
+    for (const auto& local : mine)
+      if (i == 0 && local.is_counted) put(out.gradients, ctx, *local.parameter, local.parameter->owned_grad());
+    result = step.update();
+    out.losses.push_back(result.loss), out.mtp_losses.push_back(result.mtp_loss);
+    out.norms.push_back(result.norms.global), out.updates.push_back(result.update->global.update);
+  }
+  for (const auto& local : mine)
+    if (local.is_counted) put(out.weights, ctx, *local.parameter, local.parameter->master);
+  add_ranks(ranks ? ranks->world : nullptr, out.gradients);
+  add_ranks(ranks ? ranks->world : nullptr, out.weights);
   out.planned_bytes = session.book().total_bytes(), out.allocated_bytes = session.allocated_bytes();
+  return out;
 }
 
 double relative(double a, double b) { return a == b ? 0 : std::abs(a - b) / std::abs(b); }
@@ -79,30 +95,34 @@ double relative(const std::map<std::string, std::vector<double>>& a,
 
 }  // namespace
 
+Trained train_in(comm::Comm& world, const parallel::Layout& layout, const TrainedCase& c) {
+  const parallel::Ranks ranks = parallel::join_mesh(world, parallel::resolve(layout, world.size(), layout_config()));
+  return train_rank(&ranks, c);
+}
+
+Trained train_alone(const TrainedCase& c) { return train_rank(nullptr, c); }
+
 Trained train_on(const parallel::Layout& layout, const TrainedCase& c) {
   Trained trained;
-  std::mutex mutex;
-  const int64_t num_ranks = layout.dp * layout.pp * layout.cp * layout.tp;
-  if (num_ranks == 1) {
-    train_rank(nullptr, c, trained, mutex);
-    return trained;
-  }
-  comm::run_ranks(num_ranks, [&](comm::Comm& world) {
-    const parallel::Ranks ranks = parallel::join_mesh(world, parallel::resolve(layout, num_ranks, tiny_config()));
-    train_rank(&ranks, c, trained, mutex);
+  comm::run_ranks(layout.dp * layout.pp * layout.cp * layout.tp, [&](comm::Comm& world) {
+    Trained of_rank = train_in(world, layout, c);
+    CHECK(of_rank.planned_bytes == of_rank.allocated_bytes, of_rank.planned_bytes, of_rank.allocated_bytes);
+    if (world.rank() == 0) trained = std::move(of_rank);
   });
   return trained;
 }
 
 Difference difference(const Trained& a, const Trained& b) {
   Difference d;
+  d.gradient = relative(a.gradients, b.gradients, "gradient", d.first_bit);
   for (size_t i = 0; i < b.losses.size(); ++i) {
-    d.loss = std::max({d.loss, relative(a.losses[i], b.losses[i]), relative(a.mtp_losses[i], b.mtp_losses[i]),
-                       relative(a.norms[i], b.norms[i])});
+    const double moved = std::max({relative(a.losses[i], b.losses[i]), relative(a.mtp_losses[i], b.mtp_losses[i]),
+                                   relative(a.norms[i], b.norms[i])});
+    if (i == 0) d.first_step = moved;
+    d.curve = std::max({d.curve, moved, relative(a.updates[i], b.updates[i])});
     if (!d.first_bit.empty()) continue;
     if (a.losses[i] != b.losses[i] || a.mtp_losses[i] != b.mtp_losses[i])
       d.first_bit = fmt::format("loss of step {}", i);
-    if (i == 0) d.gradient = relative(a.gradients, b.gradients, "gradient", d.first_bit);
     if (d.first_bit.empty() && a.norms[i] != b.norms[i]) d.first_bit = fmt::format("norm of step {}", i);
   }
   d.weight = relative(a.weights, b.weights, "weight", d.first_bit);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/comm.h"
 #include "parallel/mesh.h"
 #include "train/session.h"
 #include "train/step.h"
@@ -20,17 +21,22 @@ struct TrainedCase {
 };
 
 struct Trained {
-  std::vector<double> losses, mtp_losses, norms;         // of each step
-  std::map<std::string, std::vector<double>> gradients;  // of the first step, of the whole model
-  std::map<std::string, std::vector<double>> weights;    // after the last one
-  int64_t planned_bytes = 0, allocated_bytes = 0;        // of rank 0
+  std::vector<double> losses, mtp_losses, norms, updates;  // of each step
+  std::map<std::string, std::vector<double>> gradients;    // of the first step, of the whole model
+  std::map<std::string, std::vector<double>> weights;      // after the last one
+  int64_t planned_bytes = 0, allocated_bytes = 0;          // of rank 0
 };
 
-// Trains the tiny model from the same start on dp * pp * ... ranks, threads of this process. Throws as a rank does.
+// Trains the tiny model from one start: without ranks; as one of the ranks of a world, all of which get the result; on
+// ranks that are threads of this process.
+Trained train_alone(const TrainedCase& c);
+Trained train_in(comm::Comm& world, const parallel::Layout& layout, const TrainedCase& c);
 Trained train_on(const parallel::Layout& layout, const TrainedCase& c);
 
 struct Difference {
-  double loss = 0;        // relative, of the loss, prediction loss or norm that differs most
+  // Relative, of the loss, prediction loss or norm that differs most: of the first step, and of all steps, with
+  // updates.
+  double first_step = 0, curve = 0;
   double gradient = 0;    // relative, of all gradients as one vector
   double weight = 0;      // the same of the weights
   std::string first_bit;  // what first has other bits: "norm of step 0"; empty: nothing

@@ -54,10 +54,29 @@ int64_t last_awaited(int64_t from, std::span<const RankReport> ranks) {
   return -1;
 }
 
+// One line for ranks that do the same, with the longest time: a world may have a thousand ranks.
 std::string list_all(std::span<const RankReport> ranks) {
-  std::string text;
+  struct Line {
+    std::string state;
+    RankReport longest;
+    std::vector<int64_t> ranks;
+  };
+  std::vector<Line> lines;
   for (size_t r = 0; r < ranks.size(); ++r) {
-    text += "\n  " + name_with_process(static_cast<int64_t>(r), ranks[r].doing) + " " + describe(ranks[r]);
+    RankReport timeless = ranks[r];
+    timeless.seconds = 0;
+    const std::string state = describe(timeless);
+    auto line = std::ranges::find(lines, state, &Line::state);
+    if (line == lines.end()) line = lines.insert(line, {state, ranks[r], {}});
+    line->ranks.push_back(static_cast<int64_t>(r));
+    if (ranks[r].seconds > line->longest.seconds) line->longest = ranks[r];
+  }
+  std::string text;
+  for (const Line& line : lines) {
+    text += fmt::format(
+        "\n  {}: {}",
+        line.ranks.size() == 1 ? name_with_process(line.ranks[0], line.longest.doing) : format_ranks(line.ranks),
+        describe(line.longest));
   }
   return text;
 }
@@ -81,8 +100,15 @@ uint64_t text_hash(std::string_view text) {
 }
 
 std::string format_ranks(std::span<const int64_t> ranks) {
+  constexpr size_t kShortestRun = 4;
   std::string text = ranks.size() == 1 ? "rank" : "ranks";
-  for (size_t i = 0; i < ranks.size(); ++i) text += (i == 0 ? " " : ", ") + std::to_string(ranks[i]);
+  for (size_t i = 0; i < ranks.size();) {
+    size_t run = 1;
+    while (i + run < ranks.size() && ranks[i + run] == ranks[i] + static_cast<int64_t>(run)) ++run;
+    text += fmt::format("{}{}", i == 0 ? " " : ", ", ranks[i]);
+    if (run >= kShortestRun) text += fmt::format("-{}", ranks[i + run - 1]);
+    i += run >= kShortestRun ? run : 1;
+  }
   return text;
 }
 
@@ -101,25 +127,25 @@ std::string describe(const RankReport& report) {
   const std::string since = fmt::format(", since {:.1f} s", report.seconds);
   switch (report.life) {
     case Life::kGone:
-      return "is gone; its last news: " + place(doing);
+      return "gone; its last place: " + place(doing);
     case Life::kStopped:
-      return "is stopped by a signal: " + place(doing) + since;
+      return "stopped by a signal: " + place(doing) + since;
     case Life::kSilent:
-      return "does not answer (gone, stopped, or its machine is lost)";
+      return "silent: it does not answer (gone, stopped, or its machine is lost)";
     case Life::kAlive:
       break;
   }
   switch (doing.state) {
     case State::kComputing:
-      return "is computing: " + place(doing) + since;
+      return "computing: " + place(doing) + since;
     case State::kInCall:
-      return "is moving " + describe_call(doing) + ": " + place(doing) + since;
+      return "moving " + describe_call(doing) + ": " + place(doing) + since;
     case State::kWaiting:
-      return fmt::format("waits for rank {} in {}: {}{}", doing.waits_for, describe_call(doing), place(doing), since);
+      return fmt::format("waiting for rank {} in {}: {}{}", doing.waits_for, describe_call(doing), place(doing), since);
     case State::kLeft:
-      return "has left; its last place: " + place(doing) + since;
+      return "finished; its last place: " + place(doing) + since;
   }
-  return "is unknown";
+  return "unknown";
 }
 
 std::string explain_wait(int64_t me, std::span<const RankReport> ranks) {
@@ -134,18 +160,15 @@ std::string explain_wait(int64_t me, std::span<const RankReport> ranks) {
     return fmt::format("{} wait for one another, in different calls:{}", format_ranks(waiting), list_all(ranks));
   }
   const RankReport& stuck = ranks[static_cast<size_t>(culprit)];
-  std::string text = name_with_process(culprit, stuck.doing) + " ";
-  if (stuck.life == Life::kAlive && stuck.doing.state == State::kComputing) {
-    text += fmt::format("is stuck computing: {}, since {:.1f} s", place(stuck.doing), stuck.seconds);
-  } else {
-    text += describe(stuck);
-  }
+  const bool computes = stuck.life == Life::kAlive && stuck.doing.state == State::kComputing;
+  const std::string text =
+      name_with_process(culprit, stuck.doing) + (computes ? " is stuck " : " is ") + describe(stuck);
   return text + fmt::format("; {} {} for it in {}:{}", format_ranks(waiting), waiting.size() == 1 ? "waits" : "wait",
                             describe_call(mine), list_all(ranks));
 }
 
 std::string explain_gone(int64_t rank, const RankReport& report) {
-  return name_with_process(rank, report.doing) + " " + describe(report);
+  return name_with_process(rank, report.doing) + " is " + describe(report);
 }
 
 std::string explain_mismatch(std::span<const int64_t> members, std::span<const Identity> ids,

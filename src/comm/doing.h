@@ -54,11 +54,11 @@ struct RankReport {
 };
 
 uint64_t text_hash(std::string_view text);
-std::string format_ranks(std::span<const int64_t> ranks);  // "rank 1", "ranks 0, 2, 3"
+std::string format_ranks(std::span<const int64_t> ranks);  // "rank 1", "ranks 0, 2-7"
 
 // "gradients of layer 4 (all_reduce in dp, call 812, f32, 1.5 MiB)"
 std::string describe_call(const Doing& doing);
-// "is computing: step 7, backward of micro-batch 3, since 61 s"
+// "computing: step 7, backward of micro-batch 3, since 61 s"
 std::string describe(const RankReport& report);
 
 // Rank `me` gave up waiting. Names the rank that everybody waits for in the end, those who wait for it, and what each

@@ -51,7 +51,7 @@ TEST(FailureTest, ARankThatIsStuckComputingIsNamedWithItsPlace) {
   EXPECT_THAT(errors, Each(AllOf(HasSubstr("rank 1 is stuck computing: step 7, backward of micro-batch 3, since 0."),
                                  HasSubstr("ranks 0, 2, 3 wait for it in gradients of layer 4 (all_reduce in world, "
                                            "call 2, f32, 3.9 KiB)"),
-                                 HasSubstr("\n  rank 2 waits for rank 1 in gradients of layer 4"))));
+                                 HasSubstr("\n  ranks 0, 2, 3: waiting for rank 1 in gradients of layer 4"))));
 }
 
 TEST(FailureTest, ADelayBelowTheDeadlineIsNoError) {
@@ -175,7 +175,7 @@ TEST(FailureTest, ARankThatHasLeftIsNamed) {
     world.set_place(3, "save");
     if (world.rank() == 0) reduce(world, "gradients", 4);
   });
-  EXPECT_THAT(errors[0], HasSubstr("rank 1 has left; its last place: step 3, save"));
+  EXPECT_THAT(errors[0], HasSubstr("rank 1 is finished; its last place: step 3, save"));
 }
 
 TEST(FailureTest, TheFirstCauseIsRethrown) {

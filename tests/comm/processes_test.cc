@@ -71,7 +71,7 @@ TEST_P(ProcessesTest, ARankThatIsKilledIsNamed) {
   const Launched launched = launch(3, GetParam(), "kill");
   EXPECT_NE(launched.code, 0);
   for (const int r : {0, 2}) {
-    const std::string news = GetParam() == 1 ? "rank 1 does not answer" : "rank 1 \\(process [0-9]+\\) is gone";
+    const std::string news = GetParam() == 1 ? "rank 1 is silent" : "rank 1 \\(process [0-9]+\\) is gone";
     EXPECT_THAT(launched.output, ContainsRegex(fmt::format("rank {} at [0-9.]+ s: {}", r, news)));
     EXPECT_THAT(launched.output, HasSubstr(fmt::format("rank {} ended with 3", r)));
   }

@@ -79,7 +79,7 @@ struct Rows {
   Rows(const EncodedTensor& from, const TensorName& name, const Parameter& p) : begin(0), end(from.num_rows()) {
     const Shape& whole = p.whole_shape();
     if (whole == p.shape) {
-      at = part_of(View(nullptr, p.value.dtype, p.shape), name).offset;
+      at = part_of(View(nullptr, p.dtype, p.shape), name).offset;
       return;
     }
     CHECK(p.part.dim == 0 && whole.rank() > 1, p.name, p.part.dim);
@@ -89,7 +89,7 @@ struct Rows {
     } else {
       TensorName local = name;
       local.expert -= p.part.begin;
-      at = part_of(View(nullptr, p.value.dtype, p.shape), local).offset;
+      at = part_of(View(nullptr, p.dtype, p.shape), local).offset;
     }
   }
 };

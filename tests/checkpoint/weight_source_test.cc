@@ -69,6 +69,80 @@ TEST(WeightSourceTest, OnlyTheParametersAskedForAreFilled) {
       EXPECT_THAT(values_of(parameter->value), Each(0.0)) << parameter->name;
 }
 
+// Makes a stack of matrices that of one rank out of as many as it has matrices.
+void keep_one_expert(layers::Parameter& p, int64_t rank) {
+  p.part = {p.shape, 0, rank};
+  p.shape[0] = 1;
+  p.value = p.value.first(1);
+  if (p.master.defined()) p.master = p.master.first(1);
+}
+
+std::vector<double> slice(const std::vector<double>& values, int64_t begin, int64_t count) {
+  return {values.begin() + begin, values.begin() + begin + count};
+}
+
+TEST(WeightSourceTest, ARankReadsItsExpertsOnly) {
+  ScratchDir one_by_one, stacked;
+  OfficialDir({}).write(one_by_one.path());
+  for (const auto precision : {Precision::kFp32, Precision::kBf16}) {
+    OfficialModel whole(precision, false);
+    const int64_t whole_bytes = load_weights(one_by_one.path(), whole.ctx(), whole.parameters()).num_bytes;
+    SaveOptions options{.dtype = SaveDType::kF32, .style = NameStyle::kModules, .overwrite = true};
+    model::Config config;
+    config.source = R"({"model_type": "deepseek_v4"})";
+    save_weights(stacked.path(), config, whole.ctx(), whole.parameters(), options);
+    for (const auto* dir : {&one_by_one, &stacked})
+      for (int64_t rank = 0; rank < 2; ++rank) {
+        OfficialModel model(precision, false);
+        for (const size_t i : {7, 8}) keep_one_expert(*model.parameters()[i], rank);
+        const LoadReport report = load_weights(dir->path(), model.ctx(), model.parameters());
+        for (size_t i = 0; i < model.parameters().size(); ++i) {
+          const layers::Parameter &p = *model.parameters()[i], &all = *whole.parameters()[i];
+          const int64_t begin = p.part.begin * p.shape.size();
+          EXPECT_EQ(values_of(p.value), slice(values_of(all.value), begin, p.shape.size())) << p.name;
+          if (p.master.defined())
+            EXPECT_EQ(values_of(p.master), slice(values_of(all.master), begin, p.shape.size())) << p.name;
+        }
+        if (dir == &one_by_one) EXPECT_LT(report.num_bytes, whole_bytes);
+      }
+  }
+  OfficialModel model(Precision::kFp32, false);
+  for (const size_t i : {7, 8}) keep_one_expert(*model.parameters()[i], 0);
+  OfficialDir without({});
+  without.remove("layers.0.ffn.experts.1.w2.weight"), without.remove("layers.0.ffn.experts.1.w2.scale");
+  EXPECT_THAT(load_error(without, model), HasSubstr("missing: layers.0.ffn.experts.1.w2.weight of"));
+}
+
+TEST(WeightSourceTest, ARankReadsThePieceThatItUpdates) {
+  const OfficialDir made({});
+  for (const auto precision : {Precision::kFp32, Precision::kBf16})
+    for (const bool is_value_whole : {true, false})
+      for (int64_t rank = 0; rank < 3; ++rank) {
+        OfficialModel whole(precision, false), model(precision, false);
+        load(made, whole);
+        for (layers::Parameter* p : model.parameters()) {
+          if (p->dtype == DType::kI64) continue;
+          p->share = {rank, 3};
+          if (p->master.defined()) p->master = p->owned(p->master);
+          if (is_value_whole) continue;
+          p->value_piece = p->owned(p->value);
+          p->value = {};  // what is there for one layer at a time
+        }
+        load(made, model);
+        for (size_t i = 0; i < model.parameters().size(); ++i) {
+          const layers::Parameter &p = *model.parameters()[i], &all = *whole.parameters()[i];
+          const auto of_owned = [&](const View& view) {
+            return slice(values_of(view), p.owned_begin(), p.num_owned());
+          };
+          if (p.value.defined())
+            EXPECT_EQ(values_of(p.value), values_of(all.value)) << p.name;
+          else
+            EXPECT_EQ(values_of(p.value_piece), of_owned(all.value)) << p.name;
+          if (p.master.defined()) EXPECT_EQ(values_of(p.master), of_owned(all.master)) << p.name;
+        }
+      }
+}
+
 TEST(WeightSourceTest, WrongScalesAreNamedWithWhatIsExpected) {
   OfficialModel model(Precision::kFp32, false);
   OfficialDir without({});

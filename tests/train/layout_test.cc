@@ -1,7 +1,9 @@
 // Whatever the layout of ranks, the same losses, gradients and weights as one rank.
 #include <gtest/gtest.h>
 
+#include "comm/world.h"
 #include "train/layouts.h"
+#include "train/random_layouts.h"
 
 namespace temper::train {
 namespace {
@@ -75,6 +77,21 @@ INSTANTIATE_TEST_SUITE_P(Pipeline, LayoutTest,
                                            LayoutCase{{.dp = 2, .pp = 2, .zero = 3}, 4},
                                            LayoutCase{{.dp = 4, .pp = 2, .zero = 2}, 8}),
                          [](const auto& info) { return name_of(info.param); });
+
+class RandomLayoutTest : public ::testing::TestWithParam<uint64_t> {};
+
+TEST_P(RandomLayoutTest, GivesTheAnswerOfOneRank) {
+  constexpr int64_t kWorlds[] = {2, 3, 4, 6, 8};
+  const auto c = testing::random_case(GetParam(), kWorlds[GetParam() % std::size(kWorlds)]);
+  std::string wrong;
+  comm::run_ranks(c.layout.dp * c.layout.pp, [&](comm::Comm& world) {
+    const std::string found = testing::check_case(world, c);
+    if (world.rank() == 0) wrong = found;
+  });
+  EXPECT_EQ(wrong, "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Forty, RandomLayoutTest, ::testing::Range<uint64_t>(0, 40));
 
 // Also with fewer micro-batches than ranks, some of which then have an empty one.
 INSTANTIATE_TEST_SUITE_P(Experts, LayoutTest,

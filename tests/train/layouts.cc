@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "comm/world.h"
+#include "layers/dispatch_rounds.h"
 
 namespace temper::train::testing {
 namespace {
@@ -13,12 +14,15 @@ namespace {
 constexpr int64_t kSeed = 3;
 constexpr double kLearningRate = 1e-3;
 
-// With a number of experts that ranks can share.
+}  // namespace
+
 model::Config layout_config() {
   model::Config config = tiny_config();
   config.n_routed_experts = 8;
   return config;
 }
+
+namespace {
 
 // What a rank counts of a tensor of the whole model, in its place; the rest is 0.
 void put(std::map<std::string, std::vector<double>>& whole, layers::Ctx& ctx, const layers::Parameter& p,
@@ -47,6 +51,11 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
   }
   if (c.exact) options.part.exact_micro_batches = static_cast<int64_t>(most_batches);
   if (ranks) ranks->place(layout_config(), static_cast<int64_t>(most_batches), options);
+  if (c.has_expert_budget && options.part.ep_size > 1) {
+    const model::Config config = layout_config();
+    options.part.expert_rows =
+        layers::most_expert_rows({}, options.max_tokens, config.n_routed_experts, config.num_experts_per_tok);
+  }
   Session session(backend_for(options.precision), layout_config(), options, StateMemory::kNone, ranks);
   layers::Ctx& ctx = session.ctx();
   session.model().initialize(ctx, kSeed);

@@ -18,7 +18,11 @@ struct TrainedCase {
   model::ModelOptions options;                         // max_tokens is set from the steps
   AuxiliaryWeights auxiliary;
   bool exact = false;
+  bool has_expert_budget = false;  // as few expert rows at once as can be, where experts are spread over ranks
 };
+
+// The tiny model with a number of experts that ranks can share.
+model::Config layout_config();
 
 struct Trained {
   std::vector<double> losses, mtp_losses, norms, updates;  // of each step
@@ -27,7 +31,7 @@ struct Trained {
   int64_t planned_bytes = 0, allocated_bytes = 0;          // of rank 0
 };
 
-// Trains the tiny model from one start: without ranks; as one of the ranks of a world, all of which get the result; on
+// Trains that model from one start: without ranks; as one of the ranks of a world, all of which get the result; on
 // ranks that are threads of this process.
 Trained train_alone(const TrainedCase& c);
 Trained train_in(comm::Comm& world, const parallel::Layout& layout, const TrainedCase& c);

@@ -1,0 +1,116 @@
+#include "train/random_layouts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/philox.h"
+
+namespace temper::train::testing {
+namespace {
+
+class Draw {
+ public:
+  explicit Draw(uint64_t number) : random_{number, RandomPurpose::kTest} {}
+  int64_t below(int64_t end) { return static_cast<int64_t>(random_.below(0, next_++, end)); }
+  int64_t between(int64_t least, int64_t most) { return least + below(most - least + 1); }
+  bool chance(int64_t percent) { return below(100) < percent; }
+
+ private:
+  Philox random_;
+  uint64_t next_ = 0;
+};
+
+int64_t divisor_up_to(Draw& draw, int64_t number, int64_t most) {
+  std::vector<int64_t> divisors;
+  for (int64_t d = 1; d <= std::min(number, most); ++d)
+    if (number % d == 0) divisors.push_back(d);
+  return divisors[draw.below(static_cast<int64_t>(divisors.size()))];
+}
+
+parallel::Layout random_layout(Draw& draw, int64_t world_size) {
+  const model::Config config = layout_config();
+  parallel::Layout layout;
+  layout.pp = divisor_up_to(draw, world_size, config.num_hidden_layers);
+  layout.dp = world_size / layout.pp;
+  do {
+    layout.ep = divisor_up_to(draw, layout.dp, config.n_routed_experts);
+  } while (config.n_routed_experts % layout.ep != 0);
+  layout.zero = draw.below(4);
+  return layout;
+}
+
+layers::MicroBatch random_batch(Draw& draw, int64_t vocab_size) {
+  std::vector<int64_t> lengths;
+  for (int64_t left = draw.between(1, 4); left > 0; --left) lengths.push_back(draw.between(1, 45));
+  layers::MicroBatch batch =
+      pack_row(random_documents(lengths, vocab_size, static_cast<uint64_t>(draw.below(1 << 30))));
+  if (draw.chance(20)) {
+    std::fill(batch.targets.begin(), batch.targets.end(), -1);
+    std::fill(batch.weights.begin(), batch.weights.end(), 0.0f);
+  }
+  return batch;
+}
+
+bool has_target(const std::vector<layers::MicroBatch>& batches) {
+  return std::any_of(batches.begin(), batches.end(), [](const layers::MicroBatch& batch) {
+    return std::any_of(batch.targets.begin(), batch.targets.end(), [](int32_t target) { return target >= 0; });
+  });
+}
+
+}  // namespace
+
+RandomCase random_case(uint64_t number, int64_t world_size) {
+  Draw draw(number * 64 + static_cast<uint64_t>(world_size));
+  RandomCase c;
+  c.layout = random_layout(draw, world_size);
+  const int64_t num_batches = draw.between(1, 2 * c.layout.dp);
+  for (int step = 0; step < 2; ++step) {
+    auto& batches = c.trained.steps.emplace_back();
+    do {
+      batches.clear();
+      for (int64_t m = 0; m < num_batches; ++m) batches.push_back(random_batch(draw, layout_config().vocab_size));
+    } while (!has_target(batches));
+  }
+  auto& options = c.trained.options;
+  options.precision = layers::Precision::kFp32;
+  options.logit_chunk = draw.between(8, 64);
+  options.recompute =
+      std::array{model::Recompute::kNone, model::Recompute::kBlock, model::Recompute::kFull}[draw.below(3)];
+  options.mtp = draw.chance(50);
+  options.indexer = draw.chance(50) ? model::IndexerUse::kTrain : model::IndexerUse::kFrozen;
+  c.trained.auxiliary = {.mtp = options.mtp ? 0.3 : 0.0,
+                         .balance = draw.chance(50) ? 0.1 : 0.0,
+                         .indexer = 0.5,
+                         .bias_update_speed = draw.chance(50) ? 1e-3 : 0.0};
+  c.trained.has_expert_budget = draw.chance(50);
+  c.trained.exact = draw.chance(50);
+  c.description = fmt::format("case {} of {} ranks: {}; {} micro-batches, recompute {}{}{}{}{}", number, world_size,
+                              c.layout.to_string(), num_batches, static_cast<int>(options.recompute),
+                              options.mtp ? ", prediction block" : "",
+                              options.indexer == model::IndexerUse::kTrain ? ", indexer" : "",
+                              c.trained.has_expert_budget ? ", expert budget" : "", c.trained.exact ? ", exact" : "");
+  return c;
+}
+
+std::string check_case(comm::Comm& world, const RandomCase& c) {
+  const Trained many = train_in(world, c.layout, c.trained);
+  if (world.rank() > 0) return "";
+  const Trained one = train_alone(c.trained);
+  const Difference d = difference(many, one);
+  std::string wrong;
+  // The 2-norm of small gradients that nearly cancel: see tests/train/invariance_test.cc.
+  if (d.first_step > 2e-6) wrong += fmt::format("; first step differs by {:.2g}", d.first_step);
+  if (d.gradient > 1e-6) wrong += fmt::format("; gradient differs by {:.2g}", d.gradient);
+  if (d.curve > 1e-5) wrong += fmt::format("; losses, norms and updates differ by {:.2g}", d.curve);
+  // docs/parallel.md: one tree for dp that is a power of two; two stages add to the embedding's gradient where the
+  // prediction block is in another stage than the embedding.
+  const bool is_tree = (c.layout.dp & (c.layout.dp - 1)) == 0, is_one_sum = c.layout.pp == 1 || !c.trained.options.mtp;
+  const bool has_bits = c.trained.exact && is_tree && is_one_sum;
+  if (has_bits && !d.first_bit.empty()) wrong += "; other bits in " + d.first_bit;
+  if (many.planned_bytes != many.allocated_bytes) wrong += "; memory is not the plan's";
+  return wrong.empty() ? "" : c.description + wrong;
+}
+
+}  // namespace temper::train::testing

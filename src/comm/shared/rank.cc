@@ -22,10 +22,11 @@ constexpr double kSecondsForVerdict = 5;       // its writer may have died in th
 
 constexpr unsigned kSleepBetweenQuestionsUs = 200;
 
-// That this process may run on.
-int64_t num_cores() {
+// For all ranks of a block: threads have those of their process; launchers bind processes each to its own.
+int64_t num_cores(bool ranks_are_threads) {
   cpu_set_t set;
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  if (ranks_are_threads && sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+  return sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 void spin_once() {
@@ -49,7 +50,8 @@ SharedRank::SharedRank(Block block, Standing standing)
     : block_(std::move(block)),
       standing_(std::move(standing)),
       heap_(block_, standing_.block_rank),
-      spin_seconds_(block_.num_ranks() <= num_cores() ? kSpinSeconds : kSpinSecondsOnSharedCores) {
+      spin_seconds_(block_.num_ranks() <= num_cores(standing_.process == 0) ? kSpinSeconds
+                                                                            : kSpinSecondsOnSharedCores) {
   doing_.process = standing_.process;
   publish(State::kComputing, -1);
 }

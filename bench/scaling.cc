@@ -38,9 +38,8 @@ const StepCase& case_of(const std::string& name) {
   fail(ErrorCode::kInvalidArgument, "no case {}; there are demo and activated-30m", name);
 }
 
-void print_traffic(const char* name, const comm::Comm* group, const comm::Traffic& before, int64_t num_steps) {
-  if (!group) return;
-  const comm::Traffic now = group->traffic();
+void print_traffic(const std::string& name, const comm::Comm& group, const comm::Traffic& before, int64_t num_steps) {
+  const comm::Traffic now = group.traffic();
   const auto per_step = [&](auto end, auto begin) {
     return static_cast<double>(end - begin) / static_cast<double>(num_steps);
   };
@@ -67,14 +66,12 @@ void run(comm::Comm& world, const Arguments& arguments) {
   train::Step step({session.ctx(), session.model(), *objective, session.norm_meter(), adamw, 1.0});
   const std::vector<layers::MicroBatch> batches(num_batches, random_batch(c, config.vocab_size));
 
-  const std::pair<const char*, const comm::Comm*> groups[] = {{"world", ranks.world},     {"dp", ranks.dp.get()},
-                                                              {"data", ranks.data.get()}, {"ep", ranks.ep.get()},
-                                                              {"edp", ranks.edp.get()},   {"pp", ranks.pp.get()}};
+  const auto groups = ranks.axes();
   std::vector<comm::Traffic> before;
   std::vector<double> seconds;
   for (int64_t i = 0; i <= arguments.steps; ++i) {
     if (i == 1)
-      for (const auto& [name, group] : groups) before.push_back(group ? group->traffic() : comm::Traffic{});
+      for (const auto& [name, group] : groups) before.push_back(group->traffic());
     const double start = now_seconds();
     step.compute(batches, 1e-4);
     step.update();
@@ -89,8 +86,8 @@ void run(comm::Comm& world, const Arguments& arguments) {
   fmt::print("  {:.1f} ms a step   {:.0f} tokens/s   {:.0f} for each rank   memory of the first {}\n", 1e3 * median,
              tokens / median, tokens / median / static_cast<double>(world.size()),
              format_bytes(session.book().total_bytes()));
-  for (size_t i = 0; i < std::size(groups); ++i)
-    print_traffic(groups[i].first, groups[i].second, before[i], arguments.steps);
+  for (size_t i = 0; i < groups.size(); ++i)
+    print_traffic(groups[i].first, *groups[i].second, before[i], arguments.steps);
 }
 
 }  // namespace

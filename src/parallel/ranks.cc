@@ -29,6 +29,13 @@ Ranks join_mesh(comm::Comm& world, const Layout& layout) {
   return ranks;
 }
 
+std::vector<std::pair<std::string, const comm::Comm*>> Ranks::axes() const {
+  std::vector<std::pair<std::string, const comm::Comm*>> axes;
+  for (const auto& [name, group] : {std::pair{"dp", &dp}, {"data", &data}, {"ep", &ep}, {"edp", &edp}, {"pp", &pp}})
+    if (*group) axes.emplace_back(name, group->get());
+  return axes;
+}
+
 void Ranks::place(const model::Config& config, int64_t num_micro_batches, model::ModelOptions& options) const {
   model::ModelPart& part = options.part;
   const int64_t tokens = options.max_document > 0 ? options.max_document : options.max_tokens;

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "comm/comm.h"
 #include "layers/ctx.h"
@@ -21,6 +24,8 @@ struct Ranks {
   EqualRanks equal(bool mtp) const { return {data.get(), edp.get(), mtp ? pipe_ends.get() : nullptr}; }
   // What the layout says of a rank's part of a model that is trained in steps of so many micro-batches, of all ranks.
   void place(const model::Config& config, int64_t num_micro_batches, model::ModelOptions& options) const;
+  // Those groups of it that have several ranks, by name.
+  std::vector<std::pair<std::string, const comm::Comm*>> axes() const;
   // Whether the rank speaks for all: prints, and writes what is written once.
   bool is_first() const { return comm::group_rank(world) == 0; }
 };

@@ -67,6 +67,7 @@ void add_machine(Line& line, const StepReport& report) {
   line["optimizer_ms"] = 1e3 * r.optimizer_seconds;
   line["other_ms"] = 1e3 * std::max(0.0, report.step_seconds - named);
   line["checkpoint_ms"] = 1e3 * report.checkpoint_seconds;
+  for (const auto& [axis, seconds] : report.wait_seconds) line[fmt::format("wait_{}_ms", axis)] = 1e3 * seconds;
   line["memory_bytes"] = report.memory_bytes;
   line["memory_plan_bytes"] = report.planned_bytes;
   line["wall_time"] = unix_seconds();
@@ -102,6 +103,7 @@ nlohmann::ordered_json metrics_line(const StepReport& report) {
     add_gradients_and_update(line, r);
     add_experts(line, expert_metrics(r.moe_L));
   }
+  if (!report.wait_seconds.empty()) line["imbalance"] = r.imbalance;
   for (const auto& [source, count] : report.sources) {
     line["tokens_by_source/" + source] = count.tokens;
     line["trained_tokens_by_source/" + source] = count.trained_tokens;

@@ -33,6 +33,8 @@ struct StepReport {
   // step: from asking for its data to the report. checkpoint: for how long training stood still for a run state since
   // the last report.
   double step_seconds = 0, data_seconds = 0, checkpoint_seconds = 0;
+  // Many ranks: for how long the first of them waited for others in this step, by axis.
+  std::vector<std::pair<std::string, double>> wait_seconds;
   double tokens_per_second = 0, mfu = 0;
   int64_t memory_bytes = 0, planned_bytes = 0;  // high mark of the process, and what the plan said
 };

@@ -1,7 +1,9 @@
 #include "train/step.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -52,16 +54,35 @@ const StepResult& Step::compute(std::span<const layers::MicroBatch> batches, dou
   return result_;
 }
 
-// Micro-batch m of the step is that of rank m mod dp, as its (m / dp)-th; where they do not come out even, the last
-// ones of some ranks are empty, since every rank takes part in what ranks do together.
+double Step::predicted_flops(const layers::MicroBatch& batch) const {
+  const model::Config& config = parts_.model.config();
+  const auto layout = layers::make_layout(batch.cu_seqlens, config.sliding_window, config.compress_rates());
+  return parts_.model.train_flops(
+      layout, std::count_if(batch.targets.begin(), batch.targets.end(), [](int32_t target) { return target >= 0; }));
+}
+
+// The m-th micro-batch in the order of falling cost is that of rank m mod dp, as its (m / dp)-th: what ranks compute at
+// the same time costs about the same. Where they do not come out even, the last ones of some ranks are empty, since
+// every rank takes part in what ranks do together. In exact mode one rank keeps to that order, too.
 void Step::deal() {
   const comm::Comm* dp = parts_.ctx.groups.dp;
   const auto num_ranks = static_cast<size_t>(comm::group_size(dp));
-  mine_.clear();
-  for (size_t first = 0; first < batches_.size(); first += num_ranks) {
-    const size_t m = first + static_cast<size_t>(comm::group_rank(dp));
-    mine_.push_back(m < batches_.size() ? m : kEmpty);
+  std::vector<size_t> order(batches_.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::vector<double> costs(batches_.size());
+  if (dp || parts_.model.options().part.exact()) {
+    std::transform(batches_.begin(), batches_.end(), costs.begin(), [&](const auto& b) { return predicted_flops(b); });
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return costs[a] > costs[b]; });
   }
+  mine_.clear();
+  double longest = 0;
+  for (size_t first = 0; first < order.size(); first += num_ranks) {
+    const size_t m = first + static_cast<size_t>(comm::group_rank(dp));
+    mine_.push_back(m < order.size() ? order[m] : kEmpty);
+    longest += costs[order[first]];
+  }
+  const double total = std::accumulate(costs.begin(), costs.end(), 0.0);
+  result_.imbalance = dp ? longest * static_cast<double>(num_ranks) / total - 1 : 0;
 }
 
 const layers::MicroBatch& Step::batch_of(const parallel::Instruction& instruction) const {
@@ -205,9 +226,7 @@ void Step::loss(const parallel::Instruction& instruction) {
   sums.loss = of_batch.loss, sums.num_targets = of_batch.num_targets, sums.num_correct = of_batch.num_correct;
   loss_is_finite_ = loss_is_finite_ && std::isfinite(sums.loss);
   if (parts_.auxiliary.mtp > 0) sums.mtp_loss = mtp_loss();
-  const model::Config& config = parts_.model.config();
-  const auto layout = layers::make_layout(batch.cu_seqlens, config.sliding_window, config.compress_rates());
-  sums.model_flops = parts_.model.train_flops(layout, static_cast<int64_t>(sums.num_targets));
+  sums.model_flops = predicted_flops(batch);
 }
 
 // The prediction block's loss: that of the objective on its own rows, with the Z of the main loss (post-training 1.6).

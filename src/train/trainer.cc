@@ -124,6 +124,12 @@ void Trainer::report_step(StepReport& report) {
   report.mfu = mfu_of(result.model_flops, report.step_seconds);
   report.memory_bytes = peak_resident_bytes(), report.planned_bytes = scale_.planned_bytes;
   report.checkpoint_seconds = keeper_->take_pause_seconds();
+  if (ranks_) {
+    for (const auto& [axis, group] : ranks_->axes()) {
+      const double waited = group->traffic().wait_seconds;
+      report.wait_seconds.emplace_back(axis, waited - std::exchange(waited_[axis], waited));
+    }
+  }
   pause_seconds_ += report.checkpoint_seconds;
   if (logs_) logs_->write(report);
   double seconds_left = totals.train_seconds / static_cast<double>(report.step) *

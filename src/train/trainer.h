@@ -145,6 +145,7 @@ class Trainer {
   optim::Adamw adamw_;
   RunScale scale_;
   std::optional<parallel::Ranks> ranks_;  // of many
+  std::map<std::string, double> waited_;  // by axis, until the last report
   std::unique_ptr<Session> session_;
   SourceTokens sources_;
   std::unique_ptr<RunLogs> logs_;  // of the first rank

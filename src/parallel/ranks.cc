@@ -1,5 +1,6 @@
 #include "parallel/ranks.h"
 
+#include "layers/dispatch_rounds.h"
 #include "parallel/schedule.h"
 #include "parallel/stages.h"
 
@@ -48,6 +49,11 @@ void Ranks::place(const model::Config& config, int64_t num_micro_batches, model:
     part.num_slots = num_slots(list, 0);
   }
   part.ep_rank = at.ep, part.ep_size = layout.ep;
+  if (layout.ep > 1 && part.expert_rows == 0) {
+    const int64_t even =
+        layers::most_expert_rows({}, options.max_tokens, config.n_routed_experts, config.num_experts_per_tok);
+    part.expert_rows = even + even / 4;
+  }
   part.share = {comm::group_rank(data.get()), comm::group_size(data.get())};
   part.expert_share = {comm::group_rank(edp.get()), comm::group_size(edp.get())};
   part.zero = layout.zero;

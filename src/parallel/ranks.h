@@ -23,6 +23,8 @@ struct Ranks {
   layers::Groups groups() const { return {world, dp.get(), pp.get(), ep.get(), nullptr, nullptr}; }
   EqualRanks equal(bool mtp) const { return {data.get(), edp.get(), mtp ? pipe_ends.get() : nullptr}; }
   // What the layout says of a rank's part of a model that is trained in steps of so many micro-batches, of all ranks.
+  // expert_rows 0 becomes a quarter more than even loads bring: the memory is then about that of one rank, and uneven
+  // loads seldom need a further round.
   void place(const model::Config& config, int64_t num_micro_batches, model::ModelOptions& options) const;
   // Those groups of it that have several ranks, by name.
   std::vector<std::pair<std::string, const comm::Comm*>> axes() const;

@@ -14,12 +14,12 @@ using testing::train_on;
 using testing::Trained;
 using testing::TrainedCase;
 
-// Three steps of micro-batches of unequal lengths: documents on both sides of the window and the compression rates, one
+// Steps of micro-batches of unequal lengths: documents on both sides of the window and the compression rates, one
 // micro-batch without any target.
-TrainedCase tiny_case(size_t micro_batches_per_step) {
+TrainedCase tiny_case(size_t micro_batches_per_step, int num_steps = 3) {
   TrainedCase c;
   uint64_t seed = 20;
-  for (int step = 0; step < 3; ++step) {
+  for (int step = 0; step < num_steps; ++step) {
     auto& batches = c.steps.emplace_back();
     for (size_t m = 0; m < micro_batches_per_step; ++m, ++seed) {
       const int64_t length = 9 + static_cast<int64_t>(seed * 7 % 40);
@@ -77,6 +77,25 @@ INSTANTIATE_TEST_SUITE_P(Pipeline, LayoutTest,
                                            LayoutCase{{.dp = 2, .pp = 2, .zero = 3}, 4},
                                            LayoutCase{{.dp = 4, .pp = 2, .zero = 2}, 8}),
                          [](const auto& info) { return name_of(info.param); });
+
+class TwentyStepsTest : public ::testing::TestWithParam<Layout> {};
+
+TEST_P(TwentyStepsTest, GiveTheCurveOfOneRankAndInExactModeItsBits) {
+  TrainedCase c = tiny_case(8, 20);
+  if (GetParam().pp > 1) c.options.mtp = false, c.auxiliary.mtp = 0;
+  const auto d = difference(train_on(GetParam(), c), testing::train_alone(c));
+  EXPECT_LE(d.first_step, 1e-6);
+  EXPECT_LE(d.gradient, 1e-6);
+  EXPECT_LE(d.loss_curve, 1e-5);
+  c.exact = true;
+  EXPECT_EQ(difference(train_on(GetParam(), c), testing::train_alone(c)).first_bit, "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Layouts, TwentyStepsTest,
+                         ::testing::Values(Layout{.dp = 2, .zero = 1}, Layout{.dp = 4, .zero = 3},
+                                           Layout{.dp = 8, .zero = 0}, Layout{.dp = 2, .ep = 2, .zero = 1},
+                                           Layout{.dp = 4, .ep = 4, .zero = 2}, Layout{.dp = 1, .pp = 2, .zero = 0},
+                                           Layout{.dp = 4, .ep = 2, .pp = 2, .zero = 1}));
 
 class RandomLayoutTest : public ::testing::TestWithParam<uint64_t> {};
 

@@ -128,6 +128,8 @@ Difference difference(const Trained& a, const Trained& b) {
     const double moved = std::max({relative(a.losses[i], b.losses[i]), relative(a.mtp_losses[i], b.mtp_losses[i]),
                                    relative(a.norms[i], b.norms[i])});
     if (i == 0) d.first_step = moved;
+    d.loss_curve =
+        std::max({d.loss_curve, relative(a.losses[i], b.losses[i]), relative(a.mtp_losses[i], b.mtp_losses[i])});
     d.curve = std::max({d.curve, moved, relative(a.updates[i], b.updates[i])});
     if (!d.first_bit.empty()) continue;
     if (a.losses[i] != b.losses[i] || a.mtp_losses[i] != b.mtp_losses[i])

@@ -41,6 +41,7 @@ struct Difference {
   // Relative, of the loss, prediction loss or norm that differs most: of the first step, and of all steps, with
   // updates.
   double first_step = 0, curve = 0;
+  double loss_curve = 0;  // the same of the losses of all steps alone
   double gradient = 0;    // relative, of all gradients as one vector
   double weight = 0;      // the same of the weights
   std::string first_bit;  // what first has other bits: "norm of step 0"; empty: nothing

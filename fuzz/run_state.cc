@@ -1,6 +1,7 @@
 // The bytes are manifest.json of a run state: whole, or, if they begin with '{', without the hash, which is added. The
-// tensors of an accepted manifest lie in its file one after the other, and it reads back equal from what we write.
+// pieces of an accepted manifest make up its tensors and fill its files, and it reads back equal from what we write.
 #include <string>
+#include <vector>
 
 #include "checkpoint/state_manifest.h"
 #include "fuzz.h"
@@ -11,14 +12,22 @@ namespace {
 void check(const std::string& text) {
   StateManifest manifest;
   if (!fuzz::accepts([&] { manifest = parse_manifest(text, "fuzz"); })) return;
-  CHECK(manifest.step >= 0 && manifest.header_bytes >= 0);
-  int64_t end = manifest.header_bytes;
+  CHECK(manifest.step >= 0);
+  std::vector<int64_t> used;  // bytes of each file
+  for (const StateFile& file : manifest.files) used.push_back(file.header_bytes);
   for (const ManifestTensor& tensor : manifest.tensors) {
-    CHECK(tensor.offset == end && tensor.num_bytes >= 0, tensor.name);
-    CHECK(tensor.num_bytes == tensor.shape.size() * dtype_bytes(tensor.dtype), tensor.name);
-    end += tensor.num_bytes;
+    int64_t end = 0;
+    for (const StatePiece& piece : tensor.pieces) {
+      CHECK(piece.begin == end && piece.count > 0, tensor.name);
+      end += piece.count;
+      const int64_t num_bytes = piece.count * dtype_bytes(tensor.dtype);
+      const StateFile& file = manifest.files.at(static_cast<size_t>(piece.file));
+      CHECK(piece.offset >= file.header_bytes && piece.offset + num_bytes <= file.num_bytes, tensor.name);
+      used[static_cast<size_t>(piece.file)] += num_bytes;
+    }
+    CHECK(end == tensor.shape.size(), tensor.name);
   }
-  CHECK(end == manifest.file_bytes, end, manifest.file_bytes);
+  for (size_t i = 0; i < used.size(); ++i) CHECK(used[i] == manifest.files[i].num_bytes, manifest.files[i].name);
   const std::string written = manifest_text(manifest);
   StateManifest again = parse_manifest(written, "written");
   CHECK(again.facts == manifest.facts && again.tensors.size() == manifest.tensors.size());

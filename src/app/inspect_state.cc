@@ -43,7 +43,7 @@ void print_contents(const checkpoint::OpenedState& state) {
   std::map<DType, std::pair<int64_t, int64_t>> totals;  // tensors, bytes
   for (const auto& tensor : state.tensors()) {
     totals[tensor.dtype].first += 1;
-    totals[tensor.dtype].second += tensor.num_bytes;
+    totals[tensor.dtype].second += tensor.num_bytes();
   }
   fmt::print("step {}:\n", state.step());
   for (const auto& [dtype, total] : totals)

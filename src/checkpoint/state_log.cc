@@ -6,16 +6,12 @@
 #include <utility>
 
 #include "base/error.h"
-#include "checkpoint/convert.h"
-#include "checkpoint/safetensors.h"
-#include "checkpoint/state_hash.h"
 
 namespace temper::checkpoint {
 namespace {
 
 constexpr std::string_view kStatePrefix = "step-", kWritingPrefix = ".writing-", kReplacedPrefix = ".replaced-",
                            kRemovingPrefix = ".removing-";
-constexpr int64_t kChunkBytes = 1 << 20;  // stays in the cache between the checksum and the write
 
 std::string name_of(std::string_view prefix, int64_t step) { return std::string(prefix) + fmt::format("{:08}", step); }
 
@@ -27,39 +23,6 @@ std::optional<int64_t> step_of(std::string_view prefix, const std::string& name)
     return std::nullopt;
   const int64_t step = std::stoll(digits);
   return name == name_of(prefix, step) ? std::optional(step) : std::nullopt;
-}
-
-TensorInfo info_of(const StateTensor& tensor) {
-  TensorInfo info{tensor.name, file_dtype(tensor.dtype), {}};
-  for (int i = 0; i < tensor.shape.rank(); ++i) info.shape.push_back(tensor.shape[i]);
-  return info;
-}
-
-// Writes the file of tensors and notes in the manifest what was written, in one pass over the data.
-void write_tensors(OutputFile& file, std::vector<StateTensor> tensors, StateManifest& manifest) {
-  std::stable_sort(tensors.begin(), tensors.end(), [](const StateTensor& a, const StateTensor& b) {
-    return dtype_bytes(a.dtype) > dtype_bytes(b.dtype);  // as the container wants them
-  });
-  std::vector<TensorInfo> infos;
-  for (const auto& tensor : tensors) infos.push_back(info_of(tensor));
-  const std::string header = safetensors_header(infos);
-  file.write(header.data(), static_cast<int64_t>(header.size()));
-  manifest.header_bytes = static_cast<int64_t>(header.size());
-  manifest.header_xxh3 = StateHash::of(header);
-  manifest.file_bytes = manifest.header_bytes;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const auto* data = static_cast<const char*>(tensors[i].data);
-    const int64_t num_bytes = infos[i].num_bytes();
-    StateHash hash;
-    for (int64_t at = 0; at < num_bytes; at += kChunkBytes) {
-      const int64_t count = std::min(kChunkBytes, num_bytes - at);
-      hash.add(data + at, count);
-      file.write(data + at, count);
-    }
-    manifest.tensors.push_back(
-        {tensors[i].name, tensors[i].dtype, tensors[i].shape, manifest.file_bytes, num_bytes, hash.text()});
-    manifest.file_bytes += num_bytes;
-  }
 }
 
 void write_and_sync(Files& files, const std::filesystem::path& path, std::string_view bytes) {
@@ -99,23 +62,47 @@ std::vector<int64_t> StateLog::steps() const {
 }
 
 std::string StateLog::write(const StateContents& contents) {
+  try {
+    prepare(contents.step);
+    return publish(contents, {write_part(contents, 0)});
+  } catch (const Error&) {
+    discard();
+    throw;
+  }
+}
+
+void StateLog::prepare(int64_t step) {
+  recover();
+  if (!std::exchange(has_durable_name_, true)) files_.sync_directory(directory_.parent_path());
+  files_.make_directories(directory_ / name_of(kWritingPrefix, step));
+}
+
+StatePart StateLog::write_part(const StateContents& contents, int64_t rank) {
+  return write_state_part(contents.tensors, directory_ / name_of(kWritingPrefix, contents.step), rank, files_);
+}
+
+std::string StateLog::publish(const StateContents& contents, const std::vector<StatePart>& parts) {
   StateManifest manifest;
   manifest.step = contents.step;
   manifest.facts = contents.facts;
   if (contents.score && std::isfinite(*contents.score)) manifest.score = contents.score;
-  try {
-    recover();
-    stage(contents, manifest);
-    publish(contents.step);
-  } catch (const Error&) {
-    try {
-      recover();              // frees the space of the attempt
-    } catch (const Error&) {  // the first failure says more
-    }
-    throw;
-  }
+  join_parts(parts, manifest);
+  const Path staging = directory_ / name_of(kWritingPrefix, contents.step);
+  const std::string text = manifest_text(manifest);
+  parse_manifest(text, (staging / kManifestName).string());  // that every element was written once
+  if (is_pinned(contents.step)) write_and_sync(files_, staging / kPinName, "");
+  write_and_sync(files_, staging / kManifestName, text);
+  files_.sync_directory(staging);
+  name_staged(contents.step);
   is_good_[contents.step] = true;
   return manifest.hash;
+}
+
+void StateLog::discard() noexcept {
+  try {
+    recover();
+  } catch (const Error&) {  // the failure before says more, and the next write tries again
+  }
 }
 
 // Puts right what a killed or failed writer left.
@@ -136,23 +123,8 @@ void StateLog::recover() {
   }
 }
 
-void StateLog::stage(const StateContents& contents, StateManifest& manifest) {
-  if (!std::exchange(has_durable_name_, true)) files_.sync_directory(directory_.parent_path());
-  const Path staging = directory_ / name_of(kWritingPrefix, contents.step);
-  files_.make_directories(staging);
-  {
-    const auto file = files_.create(staging / kTensorFileName);
-    write_tensors(*file, contents.tensors, manifest);
-    file->sync();
-    file->release_cache();
-  }
-  if (is_pinned(contents.step)) write_and_sync(files_, staging / kPinName, "");
-  write_and_sync(files_, staging / kManifestName, manifest_text(manifest));
-  files_.sync_directory(staging);
-}
-
 // Gives the staged state its name. An older state of the same step keeps all its bytes until that is durable.
-void StateLog::publish(int64_t step) {
+void StateLog::name_staged(int64_t step) {
   const Path staging = directory_ / name_of(kWritingPrefix, step), path = directory_ / name_of(kStatePrefix, step),
              replaced = directory_ / name_of(kReplacedPrefix, step);
   const bool replaces = files_.exists(path);
@@ -162,15 +134,15 @@ void StateLog::publish(int64_t step) {
   if (replaces) files_.remove_all(replaced);
 }
 
-OpenedState StateLog::open(int64_t step) {
+OpenedState StateLog::open(int64_t step, Readers readers) {
   const Path path = path_of(step);
   if (!files_.exists(path))
     fail(ErrorCode::kNotFound, "there is no run state of step {} in {}", step, directory_.string());
-  OpenedState state(path, files_);
+  OpenedState state(path, files_, readers);
   if (state.step() != step)
     fail(ErrorCode::kCorrupt, "{}: this is the state of step {}; the directory has been renamed", path.string(),
          state.step());
-  is_good_[step] = true;
+  if (readers.size == 1) verified(step);
   return state;
 }
 

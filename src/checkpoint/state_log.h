@@ -19,21 +19,15 @@
 
 #include "base/files.h"
 #include "checkpoint/state_open.h"
+#include "checkpoint/state_write.h"
 #include "tensor/view.h"
 
 namespace temper::checkpoint {
 
-struct StateTensor {
-  std::string name;
-  DType dtype = DType::kNone;
-  Shape shape;
-  const void* data = nullptr;  // host memory, contiguous
-};
-
 struct StateContents {
   int64_t step = 0;
   nlohmann::ordered_json facts = nlohmann::ordered_json::object();  // everything that is not a tensor
-  std::vector<StateTensor> tensors;                                 // names differ
+  std::vector<StateTensor> tensors;                                 // no element twice
   std::optional<double> score;                                      // held-out loss, for keep_best
 };
 
@@ -60,12 +54,22 @@ class StateLog {
   // and the space that the attempt took is free again. A state of the same step is replaced, its pin kept.
   std::string write(const StateContents& contents);
 
+  // The same by many processes that see one directory. The first one prepares; all write their parts, each under its
+  // rank; then the first one publishes the parts of all, or, where one could not write, discards them. The step is that
+  // of the contents; facts and score are those that the first one publishes.
+  void prepare(int64_t step);
+  StatePart write_part(const StateContents& contents, int64_t rank);
+  std::string publish(const StateContents& contents, const std::vector<StatePart>& parts);
+  void discard() noexcept;
+
   // Steps of the states in the directory, damaged ones included, ascending; none if there is no directory.
   std::vector<int64_t> steps() const;
 
-  // Reads every byte of a state, from the disk where the system allows it, and checks it. Throws kNotFound, kCorrupt
-  // (naming file and tensor), kUnsupported, kIo.
-  OpenedState open(int64_t step);
+  // Reads every byte of a state, or a reader's share of them, from the disk where the system allows it, and checks it.
+  // Throws kNotFound, kCorrupt (naming file and tensor), kUnsupported, kIo.
+  OpenedState open(int64_t step, Readers readers = {});
+  // All readers together have found nothing wrong with a state.
+  void verified(int64_t step) { is_good_[step] = true; }
 
   // The newest state of at most that step which verifies. Those that were passed over are added to damaged; where
   // nothing is returned and damaged is not empty, a run must not begin anew over them.
@@ -83,8 +87,7 @@ class StateLog {
   using Path = std::filesystem::path;
   Path path_of(int64_t step) const;
   void recover();
-  void stage(const StateContents& contents, StateManifest& manifest);
-  void publish(int64_t step);
+  void name_staged(int64_t step);
   void remove(int64_t step);
   bool is_good(int64_t step);
   std::set<int64_t> kept(const std::vector<int64_t>& newest_first);

@@ -1,7 +1,9 @@
 #include "checkpoint/state_manifest.h"
 
-#include <cmath>
+#include <algorithm>
+#include <charconv>
 #include <set>
+#include <utility>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -89,16 +91,58 @@ struct Members {
   }
 };
 
-void read_file_member(const Members& file, StateManifest& manifest) {
-  if (file.text("name") != kTensorFileName) file.bad("name", kTensorFileName);
-  manifest.file_bytes = file.count("bytes");
-  manifest.header_bytes = file.count("header_bytes");
-  manifest.header_xxh3 = file.checksum("header_xxh3");
-  if (manifest.header_bytes > manifest.file_bytes) file.bad("header_bytes", "at most the bytes of the file");
+// The rank of a name that tensor_file_name gives; -1 for others.
+int64_t rank_of(const std::string& name) {
+  constexpr std::string_view kBefore = "tensors-";
+  int64_t rank = -1;
+  if (name.starts_with(kBefore)) std::from_chars(name.data() + kBefore.size(), name.data() + name.size(), rank);
+  return rank >= 0 && name == tensor_file_name(rank) ? rank : -1;
+}
+
+void read_files(const ordered_json& list, const std::string& origin, StateManifest& manifest) {
+  int64_t rank_before = -1;
+  for (const auto& entry : list) {
+    const Members members{entry, fmt::format("{}: file number {}", origin, manifest.files.size())};
+    StateFile file;
+    file.name = members.text("name");
+    const int64_t rank = rank_of(file.name);
+    if (rank <= rank_before) members.bad("name", "tensors-<digits>.safetensors, of a higher rank than the file before");
+    rank_before = rank;
+    file.num_bytes = members.count("bytes");
+    file.header_bytes = members.count("header_bytes");
+    file.header_xxh3 = members.checksum("header_xxh3");
+    if (file.header_bytes > file.num_bytes) members.bad("header_bytes", "at most the bytes of the file");
+    manifest.files.push_back(std::move(file));
+  }
+}
+
+// The pieces of a tensor: without a gap, within the bytes of their files.
+void read_pieces(const Members& of_tensor, const std::vector<StateFile>& files, ManifestTensor& tensor) {
+  const ordered_json& list = of_tensor.get("pieces", "a list");
+  if (!list.is_array()) of_tensor.bad("pieces", "a list");
+  const int64_t size = tensor.shape.size();
+  int64_t end = 0;
+  for (const auto& entry : list) {
+    const Members members{entry, fmt::format("{}: piece number {}", of_tensor.where, tensor.pieces.size())};
+    StatePiece piece;
+    piece.begin = members.count("begin"), piece.count = members.count("count");
+    if (piece.begin != end) members.bad("begin", fmt::format("{}, where the piece before ends", end));
+    if (piece.count == 0 || piece.count > size - end) members.bad("count", "at least 1, and within the tensor");
+    end += piece.count;
+    piece.file = members.count("file"), piece.offset = members.count("at");
+    if (piece.file >= static_cast<int64_t>(files.size())) members.bad("file", "the number of a file");
+    const StateFile& file = files[static_cast<size_t>(piece.file)];
+    if (piece.offset < file.header_bytes || piece.offset > file.num_bytes ||
+        piece.count * dtype_bytes(tensor.dtype) > file.num_bytes - piece.offset)
+      members.bad("at", "such that the piece lies behind the header of its file and within it");
+    piece.xxh3 = members.checksum("xxh3");
+    tensor.pieces.push_back(std::move(piece));
+  }
+  if (end != size)
+    fail(ErrorCode::kCorrupt, "{}: its pieces end at element {}, the tensor has {}", of_tensor.where, end, size);
 }
 
 void read_tensors(const ordered_json& list, const std::string& origin, StateManifest& manifest) {
-  int64_t end = manifest.header_bytes;
   std::set<std::string> names;
   for (const auto& entry : list) {
     Members members{entry, fmt::format("{}: tensor number {}", origin, manifest.tensors.size())};
@@ -108,17 +152,46 @@ void read_tensors(const ordered_json& list, const std::string& origin, StateMani
     if (!names.insert(tensor.name).second) members.bad("name", "a name that no other tensor has");
     tensor.dtype = members.dtype();
     tensor.shape = members.shape(tensor.dtype);
-    tensor.num_bytes = members.count("bytes");
-    if (tensor.num_bytes != tensor.shape.size() * dtype_bytes(tensor.dtype))
-      members.bad("bytes", "what dtype and shape take");
-    if (tensor.num_bytes > manifest.file_bytes - end) members.bad("bytes", "within the bytes of the file");
-    tensor.offset = end;
-    end += tensor.num_bytes;
-    tensor.xxh3 = members.checksum("xxh3");
+    read_pieces(members, manifest.files, tensor);
     manifest.tensors.push_back(std::move(tensor));
   }
-  if (end != manifest.file_bytes)
-    fail(ErrorCode::kCorrupt, "{}: the tensors end at byte {}, the file at {}", origin, end, manifest.file_bytes);
+}
+
+// Every byte of a file behind its header belongs to one piece.
+void check_files(const StateManifest& manifest, const std::string& origin) {
+  std::vector<std::vector<std::pair<int64_t, int64_t>>> used(manifest.files.size());  // offset, bytes
+  for (const ManifestTensor& tensor : manifest.tensors)
+    for (const StatePiece& piece : tensor.pieces)
+      used[static_cast<size_t>(piece.file)].emplace_back(piece.offset, piece.count * dtype_bytes(tensor.dtype));
+  for (size_t i = 0; i < used.size(); ++i) {
+    const StateFile& file = manifest.files[i];
+    std::sort(used[i].begin(), used[i].end());
+    int64_t end = file.header_bytes;
+    for (const auto& [offset, num_bytes] : used[i]) {
+      if (offset != end)
+        fail(ErrorCode::kCorrupt, "{}: a piece begins at byte {} of {}, the one before ends at {}", origin, offset,
+             file.name, end);
+      end += num_bytes;
+    }
+    if (end != file.num_bytes)
+      fail(ErrorCode::kCorrupt, "{}: the pieces of {} end at byte {}, the file at {}", origin, file.name, end,
+           file.num_bytes);
+  }
+}
+
+ordered_json tensor_json(const ManifestTensor& tensor) {
+  ordered_json shape = ordered_json::array(), pieces = ordered_json::array();
+  for (int dim = 0; dim < tensor.shape.rank(); ++dim) shape.push_back(tensor.shape[dim]);
+  for (const StatePiece& piece : tensor.pieces)
+    pieces.push_back({{"begin", piece.begin},
+                      {"count", piece.count},
+                      {"file", piece.file},
+                      {"at", piece.offset},
+                      {"xxh3", piece.xxh3}});
+  return {{"name", tensor.name},
+          {"dtype", file_dtype_name(file_dtype(tensor.dtype))},
+          {"shape", std::move(shape)},
+          {"pieces", std::move(pieces)}};
 }
 
 // Refuses bytes that are not what their hash says, and returns it.
@@ -136,6 +209,14 @@ std::string checked_hash(std::string_view bytes, const std::string& origin) {
 
 }  // namespace
 
+int64_t StateManifest::num_bytes() const {
+  int64_t total = 0;
+  for (const StateFile& file : files) total += file.num_bytes;
+  return total;
+}
+
+std::string tensor_file_name(int64_t rank) { return fmt::format("tensors-{:05}.safetensors", rank); }
+
 std::string with_hash(std::string body) {
   const std::string hash = StateHash::of(body);
   return body.append(kHashBegin).append(hash).append(kHashEnd);
@@ -146,22 +227,17 @@ std::string manifest_text(StateManifest& manifest) {
                                 manifest.step);
   if (manifest.score) out += fmt::format(",\n\"score\": {}", text_of(*manifest.score));
   out += fmt::format(",\n\"facts\": {}", text_of(manifest.facts));
-  const ordered_json file = {{"name", kTensorFileName},
-                             {"bytes", manifest.file_bytes},
-                             {"header_bytes", manifest.header_bytes},
-                             {"header_xxh3", manifest.header_xxh3}};
-  out += fmt::format(",\n\"file\": {},\n\"tensors\": [", text_of(file));
-  for (size_t i = 0; i < manifest.tensors.size(); ++i) {
-    const ManifestTensor& tensor = manifest.tensors[i];
-    ordered_json shape = ordered_json::array();
-    for (int dim = 0; dim < tensor.shape.rank(); ++dim) shape.push_back(tensor.shape[dim]);
-    const ordered_json line = {{"name", tensor.name},
-                               {"dtype", file_dtype_name(file_dtype(tensor.dtype))},
-                               {"shape", std::move(shape)},
-                               {"bytes", tensor.num_bytes},
-                               {"xxh3", tensor.xxh3}};
-    out += (i == 0 ? "\n" : ",\n") + text_of(line);
+  out += ",\n\"files\": [";
+  for (size_t i = 0; i < manifest.files.size(); ++i) {
+    const StateFile& file = manifest.files[i];
+    out += (i == 0 ? "\n" : ",\n") + text_of({{"name", file.name},
+                                              {"bytes", file.num_bytes},
+                                              {"header_bytes", file.header_bytes},
+                                              {"header_xxh3", file.header_xxh3}});
   }
+  out += "\n],\n\"tensors\": [";
+  for (size_t i = 0; i < manifest.tensors.size(); ++i)
+    out += (i == 0 ? "\n" : ",\n") + text_of(tensor_json(manifest.tensors[i]));
   out += "\n]";
   manifest.hash = StateHash::of(out);
   return with_hash(std::move(out));
@@ -184,10 +260,12 @@ StateManifest parse_manifest(std::string_view bytes, const std::string& origin) 
   }
   manifest.facts = members.get("facts", "an object");
   if (!manifest.facts.is_object()) members.bad("facts", "an object");
-  read_file_member({members.get("file", "an object"), origin + ": file"}, manifest);
-  const ordered_json& tensors = members.get("tensors", "a list");
+  const ordered_json &files = members.get("files", "a list"), &tensors = members.get("tensors", "a list");
+  if (!files.is_array()) members.bad("files", "a list");
   if (!tensors.is_array()) members.bad("tensors", "a list");
+  read_files(files, origin, manifest);
   read_tensors(tensors, origin, manifest);
+  check_files(manifest, origin);
   return manifest;
 }
 

@@ -56,7 +56,7 @@ bool is_locked(const fs::path& directory) {
 
 StateFacts read_state(const fs::path& directory) {
   const checkpoint::StateManifest manifest = checkpoint::read_manifest(directory, system_files());
-  return {directory.filename().string(), manifest.step, manifest.file_bytes, manifest.score, manifest.hash,
+  return {directory.filename().string(), manifest.step, manifest.num_bytes(), manifest.score, manifest.hash,
           is_file(directory / "pinned")};
 }
 

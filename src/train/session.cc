@@ -63,7 +63,7 @@ Session::Session(const backend::Backend& backend, model::Config config, model::M
   weights_.declare(book_);
   if (options.train) norm_meter_.declare(book_), update_meter_.declare(book_, ctx_.acc);
   if (state != StateMemory::kNone) {
-    state_tensors_.emplace(model_.parameters(), state == StateMemory::kStaged);
+    state_tensors_.emplace(model_.parameters(), state == StateMemory::kStaged, whole_.is_counted);
     state_tensors_->declare(book_);
   }
   refuse_if_too_large(book_, backend.device.info());

@@ -7,6 +7,11 @@
 //
 // A state that cannot be written (a full disk) does no harm: the older ones stay, and take_results() says what
 // happened.
+//
+// Many ranks (ctx.groups.world) each have a keeper, and write their parts at the same time. The threads never talk to
+// other ranks: that is done by the calls that are collective, which carry a write on when every rank is ready for it,
+// and wait for nobody but in wait_until_written(). First the first rank prepares the directory; all write; the first
+// rank publishes, or, where a rank could not write its part, nothing is published and every rank is told why.
 #pragma once
 
 #include <condition_variable>
@@ -26,7 +31,7 @@ namespace temper::train {
 struct KeepResult {
   int64_t step = 0;
   std::string error;   // empty: the state is on the disk
-  double seconds = 0;  // from begin() to the end of the write
+  double seconds = 0;  // from begin() to the end of what this rank wrote
 };
 
 class StateKeeper {
@@ -40,34 +45,51 @@ class StateKeeper {
   ~StateKeeper();  // waits for the write
 
   // Starts to save the run as it is now, after the end of the write before. heldout_loss: of this step, for keep_best.
+  // What the state says beside its tensors is what the first rank gives. Collective.
   void begin(const RunState& state, std::optional<double> heldout_loss);
 
   // Returns when weights and moments may change.
   void wait_until_copied();
 
-  // Waits for the write, if there is one.
+  // Waits for the write, if there is one. Collective.
   void wait_until_written();
 
-  // Of the writes that have ended since the last call, in order.
+  // Of the writes that have ended since the last call, in order; the same on all ranks. Collective.
   std::vector<KeepResult> take_results();
 
   // For how long training stood still in begin() and wait_until_copied(), since the last call.
   double take_pause_seconds();
 
  private:
-  void write(const checkpoint::StateContents& contents);
+  enum class Phase : uint8_t { kIdle, kWriting, kPublishing };
+
+  void start(std::function<void()> work);
+  void copy_aside();
+  void publish(const std::vector<checkpoint::StatePart>& parts);
+  bool is_anybody_busy();
+  void advance();
+  void end(std::string problem);
 
   checkpoint::StateLog& log_;
   const layers::Ctx& ctx_;
   const StateTensors& tensors_;
   const std::function<void()> sync_logs_;
   const bool verify_;
+  comm::Comm* const ranks_;  // null: this one alone
 
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  bool copied_ = true;
+  // Of the training thread, and of the writing one while it runs.
+  Phase phase_ = Phase::kIdle;
+  checkpoint::StateContents contents_;
+  checkpoint::StatePart part_;
+  double begun_ = 0;
   std::vector<KeepResult> results_;
   double pause_seconds_ = 0;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool copied_ = true, done_ = true;  // of the writing thread's work
+  std::string problem_;               // of it
+  double done_at_ = 0;
   std::thread thread_;
 };
 

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "checkpoint/state_ranks.h"
 #include "train/configuration.h"
 #include "train/trainer.h"
 
@@ -91,7 +92,7 @@ void Trainer::write_incident(const Incident& incident, const data::LoaderStep& d
 void Trainer::roll_back(int64_t step) {
   const int64_t target = rollback_target(step);
   std::vector<checkpoint::DamagedState> damaged;
-  const auto opened = log_.open_newest(target, damaged);
+  const auto opened = checkpoint::open_newest(log_, target, damaged, world_);
   if (!opened)
     fail(ErrorCode::kCorrupt, "step {} was to be rolled back, and {} holds no whole state up to step {}", step,
          dir_.states().string(), target);

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/model_dir.h"
+#include "checkpoint/state_ranks.h"
 #include "checkpoint/weight_source.h"
 #include "data/reader.h"
 #include "train/answers.h"
@@ -134,7 +135,7 @@ void Trainer::say(const std::string& text) const {
 std::optional<OpenedState> Trainer::newest_state() {
   std::vector<checkpoint::DamagedState> damaged;
   if (at_most_state_ == 0) return std::nullopt;
-  std::optional<OpenedState> opened = log_.open_newest(at_most_state_, damaged);
+  std::optional<OpenedState> opened = checkpoint::open_newest(log_, at_most_state_, damaged, world_);
   std::string list;
   for (const auto& state : damaged) list += fmt::format("\n  step {}: {}", state.step, state.reason);
   if (!opened && !damaged.empty())

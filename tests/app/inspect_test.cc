@@ -29,7 +29,7 @@ class InspectState : public testing::Test {
       hash_ = log.write(contents);
     }
     log.pin(20);
-    const auto tensors = state(10) / checkpoint::kTensorFileName;
+    const auto tensors = state(10) / checkpoint::tensor_file_name(0);
     std::string bytes = read_file(tensors);
     bytes.back() ^= 1;
     write_file_atomically(tensors, bytes);

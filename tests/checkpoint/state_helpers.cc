@@ -21,7 +21,7 @@ bool SmallState::equals(const OpenedState& state) const {
   for (const StateTensor& tensor : contents_.tensors) {
     const ManifestTensor* found = state.find(tensor.name);
     if (!found || found->dtype != tensor.dtype || !(found->shape == tensor.shape)) return false;
-    const std::string_view bytes(static_cast<const char*>(tensor.data), static_cast<size_t>(found->num_bytes));
+    const std::string_view bytes(static_cast<const char*>(tensor.data), static_cast<size_t>(found->num_bytes()));
     if (bytes_of(state, tensor.name) != bytes) return false;
   }
   return true;
@@ -30,8 +30,8 @@ bool SmallState::equals(const OpenedState& state) const {
 std::string bytes_of(const OpenedState& state, std::string_view name) {
   const ManifestTensor* tensor = state.find(name);
   if (!tensor) return "no tensor";
-  std::string bytes(static_cast<size_t>(tensor->num_bytes), '\0');
-  state.read(*tensor, bytes.data());
+  std::string bytes(static_cast<size_t>(tensor->num_bytes()), '\0');
+  state.read(*tensor, 0, tensor->shape.size(), bytes.data());
   return bytes;
 }
 

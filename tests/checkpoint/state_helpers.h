@@ -12,6 +12,7 @@
 
 namespace temper::checkpoint {
 
+inline constexpr const char* kTensorFileName = "tensors-00000.safetensors";  // of a state that one process wrote
 inline constexpr int64_t kAnyStep = std::numeric_limits<int64_t>::max();
 
 // A state of few bytes that differs from step to step and from variant to variant, with memory of its own.

@@ -1,0 +1,22 @@
+// What ranks tell one another in words. All are collective; ranks null: this rank alone.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "comm/comm.h"
+
+namespace temper::parallel {
+
+// The text of rank `from`, on every rank.
+std::string tell_all(comm::Comm* ranks, const std::string& text, int64_t from = 0);
+
+// "rank 3: " and the problem of the first rank that has one, on every rank; of one rank alone, its problem. Empty where
+// nobody has any.
+std::string first_problem(comm::Comm* ranks, const std::string& problem);
+
+// Every rank's text, by rank, on the first one; nothing elsewhere.
+std::vector<std::string> gather_texts(comm::Comm* ranks, const std::string& text);
+
+}  // namespace temper::parallel

@@ -14,7 +14,8 @@ model::Config load_config(const std::filesystem::path& dir) {
 LoadReport load_weights(const std::filesystem::path& dir, layers::Ctx& ctx,
                         std::span<layers::Parameter* const> parameters, const LoadOptions& options) {
   const WeightSource source(dir);
-  return source.load(ctx, source.fit(parameters, true, options));
+  const bool is_whole_model = comm::group_size(ctx.groups.pp) == 1;
+  return source.load(ctx, source.fit(parameters, is_whole_model, options));
 }
 
 }  // namespace temper::checkpoint

@@ -17,7 +17,8 @@ namespace temper::checkpoint {
 // Reads and validates dir/config.json.
 model::Config load_config(const std::filesystem::path& dir);
 
-// Fills the parameters of a whole model from a directory, as WeightSource::fit and load do. Plain, FP8 and FP4 tensors
+// Fills the parameters of a whole model, or of a rank's stage of it (then tensors that no rank knows are passed over),
+// from a directory, as WeightSource::fit and load do. Plain, FP8 and FP4 tensors
 // in any mixture, experts stacked or one by one, names of any style.
 //
 // Everything but the values is checked before anything is written: one Error names each tensor that is missing,
@@ -54,6 +55,10 @@ void check_save_dir(const std::filesystem::path& dir, bool overwrite);
 // is config.source with its dtype, its quantisation and, where transformers needs them, its layer lists set. Files are
 // written whole inside dir/.saving and then moved up, config.json last: a directory without config.json is not
 // finished. Memory is bounded as in weight_writer.h.
+//
+// Of many ranks (ctx.groups.world) all call this, with the parameters that they have; the first one writes, and asks
+// the others for the elements that it lacks, a few megabytes at a time. Whatever the layout, the bytes are those of one
+// rank. Where the first rank fails, the others throw kPeer.
 void save_weights(const std::filesystem::path& dir, const model::Config& config, layers::Ctx& ctx,
                   std::span<layers::Parameter* const> parameters, const SaveOptions& options);
 

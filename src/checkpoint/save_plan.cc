@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "checkpoint/convert.h"
+#include "checkpoint/whole_weights.h"
 
 namespace temper::checkpoint {
 namespace {
@@ -117,7 +118,8 @@ class Planner {
 
   void add_part(const Parameter& parameter, const std::string& stored, const TensorName& name, const Tensor* source) {
     PlannedWeight planned;
-    planned.from = part_of(parameter.master.defined() ? parameter.master : parameter.value, name);
+    planned.parameter = &parameter;
+    planned.from = part_of(View(nullptr, WholeWeights::record_dtype(parameter), parameter.shape), name);
     const Shape& dims = planned.from.shape;
     std::vector<int64_t> shape(static_cast<size_t>(dims.rank()));
     for (int i = 0; i < dims.rank(); ++i) shape[static_cast<size_t>(i)] = dims[i];

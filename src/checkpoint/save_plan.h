@@ -15,7 +15,9 @@ struct PlannedWeight {
   TensorInfo weight;
   std::optional<TensorInfo> scale;
   Encoding encoding = Encoding::kPlain;
-  // The values: master or value of a parameter, or of a part of one, contiguous. Undefined: those of source.
+  // The values: a parameter's weight of record, or a part of it. `from` is a window without memory: its offset counts
+  // from the parameter's first element. Undefined: those of source.
+  const layers::Parameter* parameter = nullptr;
   View from;
   // The same part in the source directory. Where it is stored in the same format it is copied byte for byte, if it
   // decodes to the values; nullptr where there is nothing to gain or to copy.
@@ -25,8 +27,8 @@ struct PlannedWeight {
   bool is_stored_alike() const;  // source has the same dtypes and shapes
 };
 
-// In the order of the parameters; then what is carried over from source (nullptr: there is none): its mtp.* tensors,
-// where the model has no MTP block.
+// parameters: of a whole model (WholeWeights), which must outlive the plan. In their order; then what is carried over
+// from source (nullptr: there is none): its mtp.* tensors, where the model has no MTP block.
 std::vector<PlannedWeight> plan_save(std::span<layers::Parameter* const> parameters, const WeightSource* source,
                                      SaveDType wanted, std::optional<NameStyle> style);
 

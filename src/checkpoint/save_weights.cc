@@ -11,6 +11,7 @@
 #include "checkpoint/save_plan.h"
 #include "checkpoint/side_files.h"
 #include "checkpoint/weight_writer.h"
+#include "checkpoint/whole_weights.h"
 
 namespace temper::checkpoint {
 namespace {
@@ -47,22 +48,24 @@ std::vector<Shard> cut_shards(const std::vector<PlannedWeight>& plan, int64_t ma
   return shards;
 }
 
-void write_shard(const fs::path& path, const Shard& shard, layers::Ctx& ctx) {
+void write_shard(const fs::path& path, const Shard& shard, WholeWeights& weights) {
   std::vector<TensorInfo> infos;
   infos.reserve(shard.size());
   for (const Entry& entry : shard) infos.push_back(entry.info());
   SafetensorsWriter file(path, infos);
-  WeightWriter writer(ctx);
-  for (const Entry& entry : shard)
+  WeightWriter writer(weights);
+  for (const Entry& entry : shard) {
+    weights.keep_waiting();
     if (entry.is_scale)
       writer.write_scale(file, *entry.planned);
     else
       writer.write_weight(file, *entry.planned);
+  }
   file.commit();
 }
 
-void write_shards(SaveDir& out, const std::vector<Shard>& shards, layers::Ctx& ctx) {
-  if (shards.size() == 1) return write_shard(out.stage(std::string(kSingleFileName)), shards.front(), ctx);
+void write_shards(SaveDir& out, const std::vector<Shard>& shards, WholeWeights& weights) {
+  if (shards.size() == 1) return write_shard(out.stage(std::string(kSingleFileName)), shards.front(), weights);
   nlohmann::json weight_map;
   int64_t total_bytes = 0;
   for (size_t i = 0; i < shards.size(); ++i) {
@@ -71,7 +74,7 @@ void write_shards(SaveDir& out, const std::vector<Shard>& shards, layers::Ctx& c
       weight_map[entry.info().name] = name;
       total_bytes += entry.info().num_bytes();
     }
-    write_shard(out.stage(name), shards[i], ctx);
+    write_shard(out.stage(name), shards[i], weights);
   }
   nlohmann::ordered_json index;
   index["metadata"] = {{"total_size", total_bytes}};
@@ -110,18 +113,30 @@ std::string config_json(const model::Config& config, const std::vector<PlannedWe
   return make_config_json(config, is_f32 ? "float32" : "bfloat16", quantisation);
 }
 
+void write_model(const fs::path& dir, const model::Config& config, WholeWeights& weights, const SaveOptions& options) {
+  std::optional<WeightSource> source;
+  if (!options.source_dir.empty() && TensorDir::exists(options.source_dir)) source.emplace(options.source_dir);
+  const auto plan = plan_save(weights.parameters(), source ? &*source : nullptr, options.dtype, options.style);
+  SaveDir out(dir, options.overwrite);
+  write_shards(out, cut_shards(plan, options.max_shard_bytes), weights);
+  write_generation_config(out, config, options.source_dir);
+  copy_tokenizer(out, options.tokenizer_dir.empty() ? options.source_dir : options.tokenizer_dir);
+  out.commit(config_json(config, plan, options.dtype, source.has_value()));
+}
+
 }  // namespace
 
 void save_weights(const fs::path& dir, const model::Config& config, layers::Ctx& ctx,
                   std::span<Parameter* const> parameters, const SaveOptions& options) {
-  std::optional<WeightSource> source;
-  if (!options.source_dir.empty() && TensorDir::exists(options.source_dir)) source.emplace(options.source_dir);
-  const auto plan = plan_save(parameters, source ? &*source : nullptr, options.dtype, options.style);
-  SaveDir out(dir, options.overwrite);
-  write_shards(out, cut_shards(plan, options.max_shard_bytes), ctx);
-  write_generation_config(out, config, options.source_dir);
-  copy_tokenizer(out, options.tokenizer_dir.empty() ? options.source_dir : options.tokenizer_dir);
-  out.commit(config_json(config, plan, options.dtype, source.has_value()));
+  WholeWeights weights(ctx, parameters);
+  if (!weights.is_first()) return weights.serve();
+  try {
+    write_model(dir, config, weights, options);
+  } catch (const std::exception& error) {
+    weights.end(error.what());
+    throw;
+  }
+  weights.end("");
 }
 
 }  // namespace temper::checkpoint

@@ -63,7 +63,7 @@ bool WeightWriter::equals_source(const PlannedWeight& planned) {
   std::atomic<bool> is_equal = true;
   for_each_chunk(rows_RC.dim(0), num_columns, [&](int64_t begin, int64_t end) {
     if (!is_equal) return;
-    const std::byte* held = fetch(rows_RC.rows(begin, end));
+    const std::byte* held = fetch(planned, begin, end);
     made_.resize(static_cast<size_t>((end - begin) * row_bytes));
     for_rows(end - begin, num_columns, [&](int64_t first, int64_t last) {
       std::byte* decoded = made_.data() + first * row_bytes;
@@ -83,7 +83,7 @@ void WeightWriter::write_plain(SafetensorsWriter& to, const PlannedWeight& plann
   const FileDType dtype = planned.weight.dtype;
   const int64_t row_bytes = num_columns * file_dtype_bytes(dtype);
   for_each_chunk(num_rows, num_columns, [&](int64_t begin, int64_t end) {
-    const std::byte* held = has_values ? fetch(rows_RC.rows(begin, end)) : nullptr;
+    const std::byte* held = has_values ? fetch(planned, begin, end) : nullptr;
     made_.resize(static_cast<size_t>((end - begin) * row_bytes));
     for_rows(end - begin, num_columns, [&](int64_t first, int64_t last) {
       std::byte* made = made_.data() + first * row_bytes;
@@ -105,7 +105,7 @@ void WeightWriter::encode(SafetensorsWriter* to, const PlannedWeight& planned) {
   auto& scales = states_[&planned].scales;
   scales.resize(static_cast<size_t>(planned.scale->num_bytes()));
   for_each_chunk(num_rows, num_columns, [&](int64_t begin, int64_t end) {
-    const std::byte* held = fetch(from_RC.rows(begin, end));
+    const std::byte* held = fetch(planned, begin, end);
     made_.resize(static_cast<size_t>((end - begin) * code_bytes));
     const int64_t num_blocks = (end - begin + kFp8Block - 1) / kFp8Block;
     parallel_for(num_blocks, 1, [&](int64_t first, int64_t last, int) {
@@ -127,9 +127,10 @@ void WeightWriter::encode(SafetensorsWriter* to, const PlannedWeight& planned) {
 }
 
 // Rows on the host, until the next call.
-const std::byte* WeightWriter::fetch(const View& rows_RC) {
+const std::byte* WeightWriter::fetch(const PlannedWeight& planned, int64_t row_begin, int64_t row_end) {
+  const View rows_RC = as_rows(planned.from).rows(row_begin, row_end);
   held_.resize(static_cast<size_t>(rows_RC.num_bytes()));
-  ctx_.device.copy_to_host(ctx_.stream, held_.data(), rows_RC);
+  weights_.read(*planned.parameter, rows_RC.offset, rows_RC.offset + rows_RC.size(), held_.data());
   return held_.data();
 }
 

@@ -7,7 +7,7 @@
 
 #include "checkpoint/safetensors.h"
 #include "checkpoint/save_plan.h"
-#include "layers/ctx.h"
+#include "checkpoint/whole_weights.h"
 
 namespace temper::checkpoint {
 
@@ -15,7 +15,7 @@ namespace temper::checkpoint {
 // been written yet.
 class WeightWriter {
  public:
-  explicit WeightWriter(layers::Ctx& ctx) : ctx_(ctx) {}
+  explicit WeightWriter(WholeWeights& weights) : weights_(weights) {}
 
   // The next bytes of the file: the weight's, or its scale's, in any order. The planned weight stays where it is until
   // both are written. Values are converted, rounded to nearest even, or quantised (encoding.h) by all threads. Refuses
@@ -34,9 +34,9 @@ class WeightWriter {
   bool equals_source(const PlannedWeight& planned);
   void write_plain(SafetensorsWriter& to, const PlannedWeight& planned);
   void encode(SafetensorsWriter* to, const PlannedWeight& planned);
-  const std::byte* fetch(const View& rows_RC);
+  const std::byte* fetch(const PlannedWeight& planned, int64_t row_begin, int64_t row_end);
 
-  layers::Ctx& ctx_;
+  WholeWeights& weights_;
   std::unordered_map<const PlannedWeight*, State> states_;
   std::vector<std::byte> held_, made_;
 };

@@ -1,0 +1,172 @@
+// A run that changes its layout of ranks on the way is the run of one rank: states and models in equal bytes.
+#include "base/error.h"
+#include "base/file.h"
+#include "comm/world.h"
+#include "train/run_test_base.h"
+#include "train/trainer.h"
+
+namespace temper::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Ranks {
+  int64_t number, zero, ep = 1, pp = 1;
+};
+
+// The system's disk, which has no room for the first file that is made.
+class FullOnce : public Files {
+ public:
+  std::unique_ptr<OutputFile> create(const Path& path) override {
+    if (std::exchange(is_full_, false)) fail(ErrorCode::kIo, "cannot create {}: the disk is full", path.string());
+    return disk_.create(path);
+  }
+  std::unique_ptr<OutputFile> append(const Path& path, int64_t keep) override { return disk_.append(path, keep); }
+  std::unique_ptr<InputFile> open_read(const Path& path) override { return disk_.open_read(path); }
+  void rename(const Path& from, const Path& to) override { disk_.rename(from, to); }
+  void make_directories(const Path& path) override { disk_.make_directories(path); }
+  void remove_all(const Path& path) override { disk_.remove_all(path); }
+  void sync_directory(const Path& path) override { disk_.sync_directory(path); }
+  std::vector<std::string> list(const Path& path) override { return disk_.list(path); }
+  bool exists(const Path& path) override { return disk_.exists(path); }
+
+ private:
+  Files& disk_ = system_files();
+  bool is_full_ = true;
+};
+
+class LayoutResumeTest : public testing::RunTest {
+ protected:
+  LayoutResumeTest() {
+    auto model = nlohmann::json::parse(read_file(at("mtp.json")));
+    model["n_routed_experts"] = 8;
+    write("experts.json", model.dump());
+  }
+
+  std::vector<std::string> settings(const std::string& dir, Ranks layout) const {
+    return {set("output.dir", dir),
+            set("model.config", "experts.json"),
+            "train.precision=fp32",
+            "train.mtp_weight=0.3",
+            "train.bias_update_speed=0.01",
+            "train.indexer=train",
+            "train.gradient_accumulation=4",
+            "train.steps=6",
+            "run.exact=true",
+            "layout.zero=" + std::to_string(layout.zero),
+            "layout.ep=" + std::to_string(layout.ep),
+            "layout.pp=" + std::to_string(layout.pp),
+            "checkpoint.every=2",
+            "checkpoint.keep_last=9",
+            "output.log_every=1"};
+  }
+
+  // Trains to the end, from the newest state in dir on.
+  TrainSummary run(const std::string& dir, Ranks layout, const std::vector<std::string>& more = {},
+                   Files& last_disk = system_files()) const {
+    std::vector<std::string> all = settings(dir, layout);
+    all.insert(all.end(), more.begin(), more.end());
+    if (layout.number == 1) return Trainer(config(all)).train();
+    TrainSummary summary;
+    comm::run_ranks(layout.number, [&](comm::Comm& world) {
+      Files& disk = world.rank() == world.size() - 1 ? last_disk : system_files();
+      Trainer trainer(config(all), Start::kResume, disk, kAnyStep, nullptr, &world);
+      const TrainSummary mine = trainer.train();
+      if (world.rank() == 0) summary = mine;
+    });
+    return summary;
+  }
+
+  // What runs leave that were killed some time after they had saved the state of `step`.
+  void cut_back(const std::string& dir, int64_t step) const {
+    for (const auto& entry : fs::directory_iterator(dir_ / dir / "state"))
+      if (std::stoll(entry.path().filename().string().substr(5)) > step) fs::remove_all(entry.path());
+    fs::remove_all(dir_ / dir / "model");
+  }
+
+  // A run that is killed after every second step and goes on with the next layout of its way is that of one rank.
+  void expect_equal_ways(const std::vector<std::vector<Ranks>>& ways, const std::vector<std::string>& more) const {
+    const TrainSummary whole = run("whole", {1, 0}, more);
+    for (size_t way = 0; way < ways.size(); ++way) {
+      const std::string dir = "way" + std::to_string(way);
+      for (size_t i = 0; i < ways[way].size(); ++i) {
+        if (i > 0) cut_back(dir, 2 * static_cast<int64_t>(i));
+        const TrainSummary summary = run(dir, ways[way][i], more);
+        EXPECT_EQ(summary.chain, whole.chain) << dir << " layout " << i;
+        EXPECT_EQ(summary.num_states, 3 - static_cast<int64_t>(i)) << dir << " layout " << i;
+        EXPECT_TRUE(model_of(dir) == model_of("whole")) << dir << " layout " << i;
+      }
+    }
+  }
+
+  std::string model_of(const std::string& dir) const { return read_file(dir_ / dir / "model/model.safetensors"); }
+  static constexpr int64_t kAnyStep = std::numeric_limits<int64_t>::max();
+};
+
+TEST_F(LayoutResumeTest, AStateOfAnyLayoutGoesOnOnAnyOther) {
+  expect_equal_ways({{{2, 1}, {1, 0}, {4, 3}},
+                     {{4, 3, 2}, {2, 0}, {2, 2}},
+                     {{1, 0}, {2, 3}, {2, 0, 2}},
+                     {{2, 1, 2}, {4, 1, 4}, {4, 0, 2}}},
+                    {});
+}
+
+// Without a prediction block, whose embedding two stages add to (tests/train/layout_test.cc).
+TEST_F(LayoutResumeTest, AStateOfAPipelineGoesOnOnAnyOther) {
+  expect_equal_ways({{{2, 0, 1, 2}, {4, 3, 2, 2}, {1, 0}}, {{1, 0}, {4, 1, 1, 2}, {2, 3, 2}}}, {"train.mtp_weight=0"});
+}
+
+// The prediction block of the last stage reads the embedding, too: both have it, one writes it.
+TEST_F(LayoutResumeTest, TheEmbeddingOfTwoStagesIsWrittenOnce) {
+  const TrainSummary whole = run("run", {2, 1, 1, 2});
+  cut_back("run", 4);
+  const TrainSummary rest = run("run", {2, 1, 1, 2});
+  EXPECT_EQ(rest.num_states, 1);
+  EXPECT_EQ(rest.chain, whole.chain);
+}
+
+// Staged or in place, every rank writes a file of its own.
+TEST_F(LayoutResumeTest, EveryRankWritesWhatItOwns) {
+  run("one", {1, 0});
+  run("many", {2, 1}, {"checkpoint.staging=false", "checkpoint.verify=true"});
+  std::vector<int64_t> bytes;
+  for (int rank = 0; rank < 2; ++rank)
+    bytes.push_back(
+        static_cast<int64_t>(fs::file_size(dir_ / "many/state/step-00000006" / checkpoint::tensor_file_name(rank))));
+  const auto whole =
+      static_cast<int64_t>(fs::file_size(dir_ / "one/state/step-00000006" / checkpoint::tensor_file_name(0)));
+  EXPECT_GT(bytes[0], whole / 4);
+  EXPECT_GT(bytes[1], whole / 4);
+  EXPECT_LT(bytes[0] + bytes[1], whole * 6 / 5) << "no element twice; names of pieces are longer";
+}
+
+// From a model directory, and back to one in the release's formats.
+TEST_F(LayoutResumeTest, AnyLayoutReadsAndWritesModelsAsOneRankDoes) {
+  run("start", {1, 0});
+  const std::vector<std::string> more = {"model.config=\"\"", set("model.path", "start/model"),
+                                         "output.dtype=\"official\"", "train.mtp_weight=0"};
+  const TrainSummary one = run("one", {1, 0}, more);
+  const std::vector<Ranks> layouts = {{2, 0}, {2, 1}, {2, 2}, {2, 3}, {2, 1, 2}, {4, 3, 2, 2}};
+  for (size_t i = 0; i < layouts.size(); ++i) {
+    const std::string dir = "many" + std::to_string(i);
+    EXPECT_EQ(run(dir, layouts[i], more).chain, one.chain) << dir;
+    EXPECT_TRUE(model_of(dir) == model_of("one")) << dir;
+    EXPECT_EQ(read_file(dir_ / dir / "model/config.json"), read_file(dir_ / "one/model/config.json"));
+  }
+}
+
+TEST_F(LayoutResumeTest, AStateThatOneRankCannotWriteIsNotPublishedAndAllGoOn) {
+  FullOnce full;
+  const TrainSummary whole = run("whole", {1, 0});
+  ::testing::internal::CaptureStdout();
+  const TrainSummary summary = run("run", {2, 1}, {}, full);
+  const std::string output = ::testing::internal::GetCapturedStdout();
+  EXPECT_EQ(summary.chain, whole.chain);
+  EXPECT_THAT(output, ::testing::HasSubstr("warning: the state of step 2 was not saved: rank 1: cannot create "));
+  EXPECT_THAT(output, ::testing::HasSubstr("there is none yet"));
+  EXPECT_FALSE(fs::exists(dir_ / "run/state/step-00000002"));
+  EXPECT_TRUE(fs::exists(dir_ / "run/state/step-00000006"));
+}
+
+}  // namespace
+}  // namespace temper::train

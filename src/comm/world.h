@@ -24,6 +24,9 @@ class World {
   // which the launcher ends those that do not hear.
   virtual ~World() = default;
   virtual Comm& comm() = 0;
+  // For this rank's threads: the cores that it may run on, shared out with the other ranks of its machine that may,
+  // too.
+  virtual int64_t num_cores() const = 0;
   // When all ranks have come to it. Throws kPeer.
   virtual void close() = 0;
 };

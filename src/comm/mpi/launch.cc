@@ -2,6 +2,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "comm/mpi/cores.h"
 #include "comm/mpi/process_world.h"
 #include "comm/world.h"
 
@@ -11,6 +12,7 @@ namespace {
 class SelfWorld : public World {
  public:
   Comm& comm() override { return *comm_; }
+  int64_t num_cores() const override { return num_bound_cores(); }
   void close() override {}
 
  private:

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "comm/mpi/cores.h"
 #include "comm/mpi/mpi_comm.h"
 #include "comm/shared/shared_comm.h"
 
@@ -82,6 +83,7 @@ void start_mpi() {
 MPI_Comm ProcessWorld::find_node(int64_t ranks_per_node) {
   MPI_Comm node = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "start");
+  num_cores_ = share_of_cores(node);
   if (ranks_per_node <= 0) return node;
   MPI_Comm part = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split(node, static_cast<int>(rank_in(node) / ranks_per_node), 0, &part), "start");

@@ -16,6 +16,7 @@ class ProcessWorld : public World {
   explicit ProcessWorld(int64_t ranks_per_node);
   ~ProcessWorld() override;
   Comm& comm() override { return *comm_; }
+  int64_t num_cores() const override { return num_cores_; }
   void close() override;
 
  private:
@@ -26,6 +27,7 @@ class ProcessWorld : public World {
   std::unique_ptr<NodeWatch> watch_;  // none where all ranks are on one machine
   std::shared_ptr<SharedRank> me_;
   std::unique_ptr<Comm> comm_;
+  int64_t num_cores_ = 1;
   bool closed_ = false;
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -158,6 +159,16 @@ Layout resolve(const Layout& layout, int64_t world_size, const model::Config& co
     refuse(fmt::format("{} = {} does not divide {} = {}", share->axis, share->num_ranks, share->what, share->amount),
            layout, world_size, config);
   return resolved;
+}
+
+int64_t largest_world(const Layout& layout, int64_t at_most) {
+  const int64_t without_dp = layout.pp * layout.cp * layout.tp;
+  CHECK(without_dp > 0 && layout.ep > 0, layout.to_string());
+  // ep divides the dp * cp ranks of a stage.
+  const int64_t least_dp = layout.dp > 0 ? layout.dp : layout.ep / std::gcd(layout.ep, layout.cp);
+  const int64_t unit = without_dp * least_dp;
+  if (unit > at_most) return 0;
+  return layout.dp > 0 ? unit : at_most / unit * unit;
 }
 
 MeshRank mesh_rank(const Layout& layout, int64_t rank) {

@@ -33,6 +33,10 @@ struct MeshRank {
 // that are valid.
 Layout resolve(const Layout& layout, int64_t world_size, const model::Config& config);
 
+// The most ranks, not more than at_most, that the axes can share out: an open dp takes what is left, a given one is
+// kept. 0: none. Whether the model allows it, resolve tells.
+int64_t largest_world(const Layout& layout, int64_t at_most);
+
 // Of the functions below, layout is resolved and rank one of its world.
 MeshRank mesh_rank(const Layout& layout, int64_t rank);
 

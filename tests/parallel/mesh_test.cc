@@ -30,6 +30,20 @@ TEST(MeshTest, OpenDpTakesWhatTheWorldLeaves) {
   EXPECT_EQ(Layout{}.to_string(), "zero 1");
 }
 
+TEST(MeshTest, TheLargestWorldIsWhatAnOpenDpCanTake) {
+  EXPECT_EQ(largest_world({}, 7), 7);
+  EXPECT_EQ(largest_world({.pp = 2, .tp = 2}, 7), 4);
+  EXPECT_EQ(largest_world({.ep = 4, .pp = 2, .cp = 2}, 31), 24);  // dp * cp in fours
+  EXPECT_EQ(largest_world({.pp = 8}, 7), 0);
+  EXPECT_EQ(largest_world({.dp = 2, .pp = 2}, 7), 4);  // a given dp is kept
+  EXPECT_EQ(largest_world({.dp = 2, .pp = 2}, 3), 0);
+  for (int64_t n = 1; n < 40; ++n) {
+    const Layout layout{.ep = 4, .pp = 2, .cp = 2};
+    const bool is_taken = refusal(layout, n, v4_pro()).starts_with("taken");
+    EXPECT_EQ(largest_world(layout, n) == n, is_taken) << n;
+  }
+}
+
 TEST(MeshTest, RankIsThatOfTheFormula) {
   const Layout layout = resolve({.ep = 4, .pp = 2, .cp = 2, .tp = 2}, 48, v4_pro());
   ASSERT_EQ(layout.dp, 6);

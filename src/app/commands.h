@@ -7,6 +7,7 @@
 namespace temper::app {
 
 void add_train(CLI::App& app);
+void add_launch(CLI::App& app);
 void add_verify(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_chat(CLI::App& app);

@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   CLI::App app("temper: post-trains DeepSeek-V4 models in full");
   app.require_subcommand(0, 1);  // so that a misspelt command is named; none at all is caught below
   temper::app::add_train(app);
+  temper::app::add_launch(app);
   temper::app::add_verify(app);
   temper::app::add_generate(app);
   temper::app::add_chat(app);

@@ -1,13 +1,16 @@
 // temper train: a run, from its RUN.toml to a model directory.
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "app/as_rank.h"
 #include "app/commands.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/thread.h"
 #include "comm/world.h"
 #include "train/answers.h"
 #include "train/replay.h"
@@ -51,7 +54,8 @@ void print_summary(const train::TrainSummary& summary) {
 }
 
 // The command that goes on with a stopped run: this one, without what begins a run anew.
-std::string resume_command(const TrainArguments& arguments) {
+std::string resume_command(const TrainArguments& arguments, int64_t num_ranks) {
+  if (num_ranks > 1) return fmt::format("the same command that started the {} ranks", num_ranks);
   std::string command = "temper train " + arguments.run_file;
   for (const std::string& setting : arguments.overrides) command += fmt::format(" --set '{}'", setting);
   return command;
@@ -98,12 +102,13 @@ void write_samples(const train::RunConfig& config, const train::TrainSummary& su
 }
 
 // What the first rank says and writes at the end.
-void conclude(const TrainArguments& arguments, const train::RunConfig& config, const train::TrainSummary& summary) {
+void conclude(const TrainArguments& arguments, const train::RunConfig& config, const train::TrainSummary& summary,
+              int64_t num_ranks) {
   print_summary(summary);
   if (config.eval.samples > 0 && !summary.model_dir.empty()) write_samples(config, summary);
   if (!summary.stopped_by.empty())
     fmt::print("stopped by {} after step {}, state saved. To go on: {}\n", summary.stopped_by, summary.num_steps,
-               resume_command(arguments));
+               resume_command(arguments, num_ranks));
   if (!arguments.json.empty()) write_summary(arguments.json, summary);
   if (!summary.incident_dir.empty())
     fmt::print("what went wrong: {0}; to see it again: temper train --replay {0}\n", summary.incident_dir.string());
@@ -112,6 +117,20 @@ void conclude(const TrainArguments& arguments, const train::RunConfig& config, c
 train::TrainSummary train_on(comm::Comm& world, const train::RunConfig& config, train::Start start) {
   train::Trainer trainer(config, start, system_files(), std::numeric_limits<int64_t>::max(), nullptr, &world);
   return trainer.train();
+}
+
+// Ranks of one machine share its cores, unless the user says how many threads each has.
+void share_cores(const comm::World& world) {
+  if (!std::getenv("TEMPER_NUM_THREADS")) set_num_threads(static_cast<int>(world.num_cores()));
+}
+
+void run_rank(comm::World& world, const TrainArguments& arguments, train::Start start) {
+  if (world.comm().size() > 1) share_cores(world);
+  const train::RunConfig config = train::load_run_config(arguments.run_file, arguments.overrides);
+  const train::TrainSummary summary = train_on(world.comm(), config, start);
+  world.close();
+  if (world.comm().rank() == 0) conclude(arguments, config, summary, world.comm().size());
+  if (!summary.incident_dir.empty()) throw CLI::RuntimeError(kStepFailed);
 }
 
 void run(const TrainArguments& arguments) {
@@ -129,11 +148,7 @@ void run(const TrainArguments& arguments) {
                              : arguments.fresh ? train::Start::kFresh
                                                : train::Start::kResume;
   const std::unique_ptr<comm::World> world = comm::open_world();
-  const train::RunConfig config = train::load_run_config(arguments.run_file, arguments.overrides);
-  const train::TrainSummary summary = train_on(world->comm(), config, start);
-  world->close();
-  if (world->comm().rank() == 0) conclude(arguments, config, summary);
-  if (!summary.incident_dir.empty()) throw CLI::RuntimeError(kStepFailed);
+  as_rank(*world, [&] { run_rank(*world, arguments, start); });
 }
 
 }  // namespace

@@ -67,20 +67,25 @@ RunResult finish(const Started& started) {
 
 RunResult run_temper(const std::vector<std::string>& arguments) { return finish(start(arguments)); }
 
-RunResult run_and_signal(const std::vector<std::string>& arguments, int signal,
-                         const std::function<bool()>& should_send) {
+RunResult run_and_act(const std::vector<std::string>& arguments, const std::function<bool()>& should_act,
+                      const std::function<void(int process)>& act) {
   const Started started = start(arguments);
-  bool sent = false;
-  for (siginfo_t ended{}; !sent && ended.si_pid == 0;) {
-    if (should_send()) {
-      kill(started.child, signal);
-      sent = true;
+  bool acted = false;
+  for (siginfo_t ended{}; !acted && ended.si_pid == 0;) {
+    if (should_act()) {
+      act(started.child);
+      acted = true;
     } else {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
       CHECK(waitid(P_PID, static_cast<id_t>(started.child), &ended, WEXITED | WNOHANG | WNOWAIT) == 0);
     }
   }
   return finish(started);
+}
+
+RunResult run_and_signal(const std::vector<std::string>& arguments, int signal,
+                         const std::function<bool()>& should_send) {
+  return run_and_act(arguments, should_send, [signal](int process) { kill(process, signal); });
 }
 
 std::filesystem::path fixture(const std::string& name) {

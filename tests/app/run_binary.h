@@ -17,7 +17,11 @@ struct RunResult {
 
 RunResult run_temper(const std::vector<std::string>& arguments);
 
-// The same; the program gets a signal once should_send() says so, which is asked every few milliseconds.
+// The same; act(process) is called once should_act() says so, which is asked every few milliseconds.
+RunResult run_and_act(const std::vector<std::string>& arguments, const std::function<bool()>& should_act,
+                      const std::function<void(int process)>& act);
+
+// The same; the program gets a signal once should_send() says so.
 RunResult run_and_signal(const std::vector<std::string>& arguments, int signal,
                          const std::function<bool()>& should_send);
 

@@ -15,6 +15,7 @@ void add_eval(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_convert(CLI::App& app);
 void add_data(CLI::App& app);
+void add_plan(CLI::App& app);
 void add_plot(CLI::App& app);
 void add_report(CLI::App& app);
 

@@ -24,6 +24,7 @@ int main(int argc, char** argv) {
   temper::app::add_inspect(app);
   temper::app::add_convert(app);
   temper::app::add_data(app);
+  temper::app::add_plan(app);
   temper::app::add_plot(app);
   temper::app::add_report(app);
   try {

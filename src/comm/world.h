@@ -12,6 +12,9 @@ namespace temper::comm {
 // A world of one rank.
 std::unique_ptr<Comm> self_comm();
 
+// A rank of an imagined world, for plans: nothing travels, calls and bytes are counted. It cannot be split.
+std::unique_ptr<Comm> null_comm(int64_t rank, int64_t size);
+
 // Runs body on num_ranks threads, each one rank of a world, and returns when all are done. Where a body throws, the
 // others are aborted, and the first cause is rethrown. For tests; views are in host memory. parallel_for inside the
 // bodies shares one team.

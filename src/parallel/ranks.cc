@@ -1,12 +1,26 @@
 #include "parallel/ranks.h"
 
+#include "base/error.h"
+#include "comm/world.h"
 #include "layers/dispatch_rounds.h"
 #include "parallel/schedule.h"
 #include "parallel/stages.h"
 
 namespace temper::parallel {
 
+namespace {
+
+void refuse_what_is_not_here(const Layout& layout) {
+  if (layout.cp * layout.tp == 1) return;
+  fail(ErrorCode::kUnsupported,
+       "[layout] {}: this build has no context or tensor parallelism yet; set layout.cp and layout.tp to 1",
+       layout.to_string());
+}
+
+}  // namespace
+
 Ranks join_mesh(comm::Comm& world, const Layout& layout) {
+  refuse_what_is_not_here(layout);
   Ranks ranks;
   ranks.world = &world, ranks.layout = layout, ranks.at = mesh_rank(layout, world.rank());
   const auto join = [&](Axis axis, int64_t size) -> std::unique_ptr<comm::Comm> {
@@ -27,6 +41,25 @@ Ranks join_mesh(comm::Comm& world, const Layout& layout) {
   ranks.ep = join(Axis::kEp, layout.ep);
   ranks.edp = join(Axis::kEdp, plane / layout.ep);
   ranks.data = join(Axis::kData, plane);
+  return ranks;
+}
+
+Ranks imagine_mesh(std::unique_ptr<comm::Comm>& imagined, int64_t rank, const Layout& layout) {
+  refuse_what_is_not_here(layout);
+  const int64_t world_size = layout.pp * layout.dp, plane = layout.dp;
+  imagined = comm::null_comm(rank, world_size);
+  Ranks ranks;
+  ranks.world = imagined.get(), ranks.layout = layout, ranks.at = mesh_rank(layout, rank);
+  const auto join = [&](Axis axis, int64_t size) {
+    return size == 1 ? nullptr : comm::null_comm(group(layout, rank, axis).key, size);
+  };
+  ranks.dp = join(Axis::kDp, layout.dp);
+  ranks.pp = join(Axis::kPp, layout.pp);
+  ranks.ep = join(Axis::kEp, layout.ep);
+  ranks.edp = join(Axis::kEdp, plane / layout.ep);
+  ranks.data = join(Axis::kData, plane);
+  const bool is_end = ranks.at.pp == 0 || ranks.at.pp == layout.pp - 1;
+  if (layout.pp > 1 && is_end) ranks.pipe_ends = comm::null_comm(ranks.at.pp == 0 ? 0 : 1, 2);
   return ranks;
 }
 

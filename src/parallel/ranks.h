@@ -35,4 +35,8 @@ struct Ranks {
 // Splits the world; layout is resolved. Collective. world must outlive the result.
 Ranks join_mesh(comm::Comm& world, const Layout& layout);
 
+// The same of an imagined world (comm::null_comm): rank `rank` of layout.pp * dp * cp * tp. imagined: where the world
+// lives.
+Ranks imagine_mesh(std::unique_ptr<comm::Comm>& imagined, int64_t rank, const Layout& layout);
+
 }  // namespace temper::parallel

@@ -16,6 +16,7 @@
 #include "train/answers.h"
 #include "train/configuration.h"
 #include "train/data_setup.h"
+#include "train/run_options.h"
 #include "train/trainer.h"
 
 namespace temper::train {
@@ -23,28 +24,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using checkpoint::OpenedState;
-
-layers::Precision precision_of(const RunConfig& config) {
-  return config.train.precision == "fp32" ? layers::Precision::kFp32 : layers::Precision::kBf16;
-}
-
-model::Recompute recompute_of(const RunConfig& config) {
-  if (config.train.recompute == "block") return model::Recompute::kBlock;
-  return config.train.recompute == "full" ? model::Recompute::kFull : model::Recompute::kNone;
-}
-
-model::IndexerUse indexer_of(const RunConfig& config) {
-  if (config.train.indexer == "warm-up") return model::IndexerUse::kWarmUp;
-  return config.train.indexer == "train" ? model::IndexerUse::kTrain : model::IndexerUse::kFrozen;
-}
-
-// model.config may be the file or the directory that holds it.
-model::Config read_model_config(const RunConfig& config) {
-  if (!config.model.path.empty()) return checkpoint::load_config(config.model.path);
-  const fs::path path(config.model.config);
-  if (fs::is_directory(path)) return checkpoint::load_config(path);
-  return model::parse_config(read_file(path), path.string());
-}
 
 optim::AdamwOptions adamw_of(const RunConfig& config) {
   const auto& o = config.optimizer;
@@ -114,11 +93,6 @@ void Trainer::join_ranks() {
   const auto& l = config_.layout;
   const parallel::Layout wanted{l.dp, l.ep, l.pp, l.cp, l.tp, l.zero};
   const parallel::Layout layout = parallel::resolve(wanted, comm::group_size(world_), model_config_);
-  if (layout.cp * layout.tp > 1)
-    fail(ErrorCode::kUnsupported,
-         "layout: {}, but this build has no context or tensor parallelism yet; set "
-         "layout.cp and layout.tp to 1",
-         layout.to_string());
   if (!world_) return;
   world_->set_deadline(l.deadline);
   world_->set_place(0, "starting the run");
@@ -229,16 +203,7 @@ bool Trainer::trains_mtp() const {
 }
 
 void Trainer::make_session(const backend::Backend* backend) {
-  model::ModelOptions options;
-  options.precision = precision_of(config_);
-  options.max_tokens = config_.train.tokens_per_micro_batch;
-  options.max_document = config_.data.max_document;
-  options.recompute = recompute_of(config_);
-  options.indexer = indexer_of(config_);
-  options.frozen = config_.train.freeze;
-  options.mtp = trains_mtp();
-  options.part.expert_rows = config_.layout.expert_rows;
-  if (config_.run.exact) options.part.exact_micro_batches = config_.train.gradient_accumulation;
+  model::ModelOptions options = model_options(config_, trains_mtp());
   if (ranks_) ranks_->place(model_config_, config_.train.gradient_accumulation, options);
   session_ = std::make_unique<Session>(backend ? *backend : backend_for(options.precision), model_config_, options,
                                        config_.checkpoint.staging ? StateMemory::kStaged : StateMemory::kInPlace,

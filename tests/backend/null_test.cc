@@ -1,7 +1,7 @@
 // The null backend counts and touches nothing.
 #include <gtest/gtest.h>
 
-#include "backend/null/counters.h"
+#include "backend/null_counters.h"
 #include "backend/registry.h"
 
 namespace temper::backend {

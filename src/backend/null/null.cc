@@ -3,7 +3,7 @@
 #include <atomic>
 #include <cstring>
 
-#include "backend/null/counters.h"
+#include "backend/null_counters.h"
 #include "backend/registry.h"
 
 namespace temper::backend {

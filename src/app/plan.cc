@@ -1,0 +1,74 @@
+// temper plan: what each rank of a run would take, from the trainer's own step on a backend that moves nothing.
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "app/commands.h"
+#include "base/clock.h"
+#include "plan/dry_run.h"
+#include "train/run_options.h"
+
+namespace temper::app {
+namespace {
+
+struct PlanArguments {
+  std::string run_file;
+  std::vector<std::string> overrides;
+  int64_t num_ranks = 1;
+};
+
+plan::DryRunRequest request_of(const train::RunConfig& config, int64_t num_ranks) {
+  plan::DryRunRequest request;
+  request.config = train::read_model_config(config);
+  const bool mtp =
+      request.config.num_nextn_predict_layers == 1 && config.train.mtp_weight > 0 && config.train.indexer != "warm-up";
+  request.options = train::model_options(config, mtp);
+  const auto& l = config.layout;
+  request.layout = parallel::resolve({l.dp, l.ep, l.pp, l.cp, l.tp, l.zero}, num_ranks, request.config);
+  request.num_micro_batches = config.train.gradient_accumulation;
+  request.auxiliary = {mtp ? config.train.mtp_weight : 0, config.train.balance_weight, config.train.indexer_weight,
+                       config.train.bias_update_speed};
+  request.staging = config.checkpoint.staging;
+  return request;
+}
+
+void print_role(const plan::Role& role) {
+  fmt::print("\nstage {}: layers {} to {}, {} ranks, {} micro-batches alive\n", role.stage, role.layers.begin,
+             role.layers.end - 1, role.num_ranks, role.num_slots);
+  for (int k = 0; k < kNumTensorKinds; ++k)
+    if (role.bytes[k] > 0)
+      fmt::print("  {:<20} {:>12}\n", tensor_kind_name(static_cast<TensorKind>(k)), format_bytes(role.bytes[k]));
+  fmt::print("  {:<20} {:>12}\n", "memory of a rank", format_bytes(role.total_bytes));
+  fmt::print("  a step: {} ops, {:.4g} FLOPs\n", role.num_ops, role.flops);
+  for (const plan::AxisTraffic& traffic : role.traffic)
+    fmt::print("  {:<5} {:>9} calls {:>12}\n", traffic.axis, traffic.num_calls, format_bytes(traffic.num_bytes));
+}
+
+void run(const PlanArguments& arguments) {
+  const double start = now_seconds();
+  const train::RunConfig config = train::load_run_config(arguments.run_file, arguments.overrides);
+  const plan::DryRunRequest request = request_of(config, arguments.num_ranks);
+  const plan::DryRun run = plan::dry_run(request);
+  fmt::print("{} ranks: {}\n", arguments.num_ranks, request.layout.to_string());
+  fmt::print("a step: {} micro-batches, {} tokens, {:.4g} model FLOPs, {:.4g} a rank\n", request.num_micro_batches,
+             run.num_tokens, run.model_flops, run.model_flops / static_cast<double>(arguments.num_ranks));
+  if (request.layout.pp > 1) fmt::print("pipeline: stages wait {:.1f} % of a step\n", 100 * run.bubble_fraction);
+  for (const plan::Role& role : run.roles) print_role(role);
+  fmt::print("\n{} role(s) gone through in {:.1f} s\n", run.roles.size(), now_seconds() - start);
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app) {
+  auto arguments = std::make_shared<PlanArguments>();
+  CLI::App* command =
+      app.add_subcommand("plan", "memory, messages and FLOPs of each kind of rank of a run, without the ranks");
+  command->add_option("RUN.toml", arguments->run_file, "the run")->required();
+  command->add_option("--set", arguments->overrides, "section.key=value, instead of what the run file says")
+      ->take_all()
+      ->allow_extra_args(false);
+  command->add_option("--ranks", arguments->num_ranks, "ranks of the world (default 1)")->check(CLI::PositiveNumber);
+  command->callback([arguments] { run(*arguments); });
+}
+
+}  // namespace temper::app

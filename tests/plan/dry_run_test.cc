@@ -1,0 +1,104 @@
+// Plans of worlds that are not there: what they say is what ranks take.
+#include "plan/dry_run.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "comm/world.h"
+#include "model/model.h"
+#include "parallel/ranks.h"
+#include "train/layouts.h"
+
+namespace temper::plan {
+namespace {
+
+int64_t bytes(const Role& role, TensorKind kind) { return role.bytes[static_cast<int>(kind)]; }
+
+// DeepSeek-V4-Pro (post-training 0.3), without its prediction block.
+model::Config v4_pro() {
+  auto json = nlohmann::json::parse(read_file(TEMPER_SOURCE_DIR "/bench/activated_30m.json"));
+  json["vocab_size"] = 129280, json["hidden_size"] = 7168, json["num_hidden_layers"] = 61;
+  json["num_attention_heads"] = 128, json["head_dim"] = 512, json["qk_rope_head_dim"] = 64;
+  json["q_lora_rank"] = 1536, json["o_groups"] = 16, json["o_lora_rank"] = 1024;
+  json["index_n_heads"] = 64, json["index_head_dim"] = 128, json["index_topk"] = 1024;
+  json["n_routed_experts"] = 384, json["num_experts_per_tok"] = 6, json["moe_intermediate_size"] = 3072;
+  json["num_hash_layers"] = 3;
+  std::vector<int> ratios(61, 128);
+  for (size_t l = 2; l < ratios.size(); l += 2) ratios[l] = 4;
+  json["compress_ratios"] = ratios;
+  return model::parse_config(json.dump(), "v4_pro");
+}
+
+DryRunRequest pro_on_1024() {
+  DryRunRequest request;
+  request.config = v4_pro();
+  request.options.precision = layers::Precision::kBf16;
+  request.options.max_tokens = 4096;
+  request.options.recompute = model::Recompute::kBlock;
+  request.layout = parallel::resolve({.dp = 0, .ep = 64, .pp = 16, .zero = 1}, 1024, request.config);
+  request.num_micro_batches = 128;
+  return request;
+}
+
+TEST(DryRunTest, RanksOfAThousandOwnEveryParameterOnce) {
+  const DryRunRequest request = pro_on_1024();
+  const DryRun run = dry_run(request);
+  ASSERT_EQ(run.roles.size(), 16u);
+  double owned = 0;
+  int64_t next_layer = 0;
+  for (const Role& role : run.roles) {
+    EXPECT_EQ(role.num_ranks, 64);
+    EXPECT_EQ(role.layers.begin, next_layer);
+    next_layer = role.layers.end;
+    EXPECT_EQ(role.num_slots, std::min<int64_t>(16 - role.stage, 2));
+    owned += static_cast<double>(bytes(role, TensorKind::kMoment)) / 8 * static_cast<double>(role.num_ranks);
+  }
+  EXPECT_EQ(next_layer, request.config.num_hidden_layers);
+  double trained = 0;
+  for (const layers::Parameter* p : model::Model(request.config, request.options).parameters())
+    if (p->trainable) trained += static_cast<double>(p->shape.size());
+  EXPECT_NEAR(owned / trained, 1, 1e-3);  // pieces are padded
+}
+
+TEST(DryRunTest, StagesComputeTheModelsFlopsAndWhatTheyRebuild) {
+  DryRunRequest request = pro_on_1024();
+  request.options.recompute = model::Recompute::kNone;
+  const DryRun run = dry_run(request);
+  double flops = 0;
+  for (const Role& role : run.roles) flops += role.flops * static_cast<double>(role.num_ranks);
+  // Beside the model's: attention's scores again in backward, mHC, norms, padding, the optimizer.
+  EXPECT_GT(flops / run.model_flops, 1.0);
+  EXPECT_LT(flops / run.model_flops, 1.35);
+}
+
+TEST(DryRunTest, MemoryOfEveryRankIsThePlan) {
+  for (const parallel::Layout& layout : {parallel::Layout{.dp = 2, .ep = 2, .pp = 2, .zero = 1},
+                                         parallel::Layout{.dp = 4, .zero = 3}, parallel::Layout{.dp = 1, .pp = 3}}) {
+    DryRunRequest request;
+    request.config = train::testing::layout_config();
+    request.options.max_tokens = 64;
+    request.options.num_threads = 1;
+    request.layout = layout;
+    request.num_micro_batches = 4;
+    const DryRun run = dry_run(request);
+    std::mutex mutex;
+    std::map<int64_t, int64_t> bytes_of_stage;
+    comm::run_ranks(layout.dp * layout.pp, [&](comm::Comm& world) {
+      const parallel::Ranks ranks = parallel::join_mesh(world, layout);
+      model::ModelOptions options = request.options;
+      ranks.place(request.config, request.num_micro_batches, options);
+      const train::Session session(backend::cpu_reference(), request.config, options, train::StateMemory::kNone,
+                                   &ranks);
+      const std::lock_guard lock(mutex);
+      bytes_of_stage[ranks.at.pp] = std::max(bytes_of_stage[ranks.at.pp], session.allocated_bytes());
+    });
+    for (const Role& role : run.roles) EXPECT_EQ(role.total_bytes, bytes_of_stage[role.stage]) << layout.to_string();
+  }
+}
+
+}  // namespace
+}  // namespace temper::plan

@@ -158,7 +158,8 @@ std::vector<Key> run_keys(RunConfig& c) {
        Effect::kNone},
       {"layout.ep", IntegerField{&c.layout.ep, 1}, "ranks over which experts are spread; divides dp", Effect::kNone},
       {"layout.expert_rows", IntegerField{&c.layout.expert_rows, 0},
-       "rows (token, expert) that a rank's experts take at once, more of them in further rounds; 0: a quarter more than with even loads",
+       "rows (token, expert) that a rank's experts take at once, more of them in further rounds; 0: a quarter more "
+       "than with even loads",
        Effect::kNone},
       {"layout.pp", IntegerField{&c.layout.pp, 1}, "pipeline stages", Effect::kNone},
       {"layout.cp", IntegerField{&c.layout.cp, 1}, "ranks that share a row of tokens", Effect::kNone},

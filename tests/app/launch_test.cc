@@ -55,11 +55,12 @@ class LaunchCommand : public ::testing::Test {
     run_file_ = folder_.write("run.toml", train::testing::run_file_text(folder_.path()));
   }
 
-  std::vector<std::string> arguments(const std::string& dir, const std::vector<std::string>& settings = {}) const {
-    std::vector<std::string> list = {"launch", run_file_, "-n", "2"};
+  std::vector<std::string> arguments(const std::string& dir, const std::vector<std::string>& settings = {},
+                                     const std::string& num_ranks = "2") const {
+    std::vector<std::string> list = {"launch", run_file_, "-n", num_ranks};
     for (const std::string& setting :
          {"output.dir=" + (folder_.path() / dir).string(), "data.train=" + (folder_.path() / "text.jsonl").string(),
-          std::string("train.steps=40"), std::string("checkpoint.every=5"), std::string("run.exact=true"),
+          std::string("train.steps=200"), std::string("checkpoint.every=5"), std::string("run.exact=true"),
           std::string("train.gradient_accumulation=4")})
       list.insert(list.end(), {"--set", setting});
     for (const std::string& setting : settings) list.insert(list.end(), {"--set", setting});
@@ -67,10 +68,15 @@ class LaunchCommand : public ::testing::Test {
   }
 
   // Lets the run come to its second state, and sends a signal to a rank.
-  RunResult drill(int signal, int rank, const std::string& dir, std::vector<std::string> command) const {
-    const fs::path state = folder_.path() / dir / "state/step-00000010/manifest.json";
+  RunResult drill(int signal, int rank, const std::string& dir, const std::vector<std::string>& command) const {
+    const fs::path state = folder_.path() / dir / "state/step-00000010";
+    const auto send = [&](int) {
+      const int process = process_of_rank(rank, run_file_);
+      ASSERT_GT(process, 0);
+      kill(process, signal);
+    };
     return run_and_act(
-        command, [&] { return fs::exists(state); }, [&](int) { kill(process_of_rank(rank, run_file_), signal); });
+        command, [&] { return fs::exists(state); }, send);
   }
 
   ScratchDir folder_;
@@ -82,25 +88,33 @@ TEST_F(LaunchCommand, ARankThatIsKilledIsNamedAndTheRunGoesOnAsIfNothingHadBeen)
   ASSERT_EQ(whole.exit_code, 0) << whole.output;
   const RunResult killed = drill(SIGKILL, 1, "killed", arguments("killed"));
   EXPECT_EQ(killed.exit_code, 0) << killed.output;
-  EXPECT_THAT(killed.output, AllOf(ContainsRegex("temper: peer: step [0-9]+, .*rank 1 \\(process [0-9]+\\) is gone"),
+  EXPECT_THAT(killed.output, AllOf(ContainsRegex("temper: peer: .*rank 1 \\(process [0-9]+\\) is gone"),
                                    ContainsRegex("temper launch: a rank was killed by signal 9; start 1 of 3 without "
                                                  "progress, going on from step [0-9]+, 2 ranks"),
-                                   ContainsRegex("\ngoing on after step [0-9]+ of 40")));
+                                   ContainsRegex("\ngoing on after step [0-9]+ of 200")));
   EXPECT_EQ(train::testing::mathematics_of(folder_.path() / "killed/metrics.jsonl"),
             train::testing::mathematics_of(folder_.path() / "whole/metrics.jsonl"));
 }
 
 TEST_F(LaunchCommand, ARankThatIsStoppedIsNamedAfterTheDeadline) {
-  std::vector<std::string> command = arguments("stopped", {"layout.deadline=1"});
+  std::vector<std::string> command = arguments("stopped", {"layout.deadline=1", "train.steps=100000"});
   command.insert(command.end(), {"--restarts", "0"});
   const RunResult stopped = drill(SIGSTOP, 0, "stopped", command);
   EXPECT_EQ(stopped.exit_code, 3);
-  EXPECT_THAT(stopped.output,
-              AllOf(ContainsRegex("rank 1: temper: peer: step [0-9]+, .*rank 0 \\(process [0-9]+\\) is stopped by a "
-                                  "signal"),
-                    HasSubstr("gave up after 1 starts without progress, the state of step ")));
+  EXPECT_THAT(stopped.output, AllOf(ContainsRegex("rank 1: temper: peer: .*rank 0 \\(process [0-9]+\\) is stopped by a "
+                                                  "signal"),
+                                    HasSubstr("gave up after 1 starts without progress, the state of step ")));
   const RunResult inspected = run_temper({"inspect", (folder_.path() / "stopped").string()});
   EXPECT_EQ(inspected.exit_code, 0) << "the states are whole: " << inspected.output;
+}
+
+TEST_F(LaunchCommand, WithFewerPlacesTheRunIsMadeOnFewerRanks) {
+  std::vector<std::string> command = arguments("run", {"train.steps=4"}, "3");
+  command.insert(command.end(), {"--min-ranks", "2", "--", "--host", "localhost:2"});
+  const RunResult result = run_temper(command);
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output,
+              AllOf(HasSubstr("beginning again, for there is no state yet, 2 ranks\n"), HasSubstr("\n2 ranks: dp 2")));
 }
 
 TEST_F(LaunchCommand, ASignalStopsAllRanksInOrder) {

@@ -1,4 +1,5 @@
-// The one exception type. Thrown early, caught in two places only: app/main.cc and train/supervisor.
+// The one exception type. Thrown early, caught in three places only: app/main.cc, app/as_rank.cc (of many ranks, which
+// must hear of it) and train/supervisor.
 //
 // A message says what was asked, what was found (numbers, units) and what to do. Never catch-and-log elsewhere.
 #pragma once

@@ -8,8 +8,8 @@
 
 namespace temper::train {
 
-// Runs body; an Error that leaves it gets the step and the place in front of its message. One of the two places where
-// errors are caught (the other is app/main.cc).
+// Runs body; an Error that leaves it gets the step and the place in front of its message. One of the three places where
+// errors are caught (the others are app/main.cc and app/as_rank.cc).
 void with_place(int64_t step, const std::function<std::string()>& place, const std::function<void()>& body);
 
 // While it lives, the first SIGINT, SIGTERM or warning signal asks the loop to finish its step, save and return; a

@@ -99,6 +99,11 @@ void Trainer::join_ranks() {
   world_->barrier(nullptr, {"run directory"});  // it is there from now on
   ranks_ = parallel::join_mesh(*world_, layout);
   say(fmt::format("{} ranks: {}", world_->size(), layout.to_string()));
+  if (config_.train.gradient_accumulation % layout.dp != 0)
+    say(
+        fmt::format("warning: the {} micro-batches of a step do not come out even over dp {}: some ranks wait; set "
+                    "train.gradient_accumulation to a multiple of it",
+                    config_.train.gradient_accumulation, layout.dp));
 }
 
 // Of all ranks, one speaks.

@@ -59,7 +59,8 @@ TEST(DryRunTest, RanksOfAThousandOwnEveryParameterOnce) {
   }
   EXPECT_EQ(next_layer, request.config.num_hidden_layers);
   double trained = 0;
-  for (const layers::Parameter* p : model::Model(request.config, request.options).parameters())
+  const model::Model model(request.config, request.options);
+  for (const layers::Parameter* p : model.parameters())
     if (p->trainable) trained += static_cast<double>(p->shape.size());
   EXPECT_NEAR(owned / trained, 1, 1e-3);  // pieces are padded
 }

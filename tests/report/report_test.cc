@@ -42,7 +42,7 @@ TEST_F(Report, ShowsTheWholeRun) {
   write("run.json", R"({"total_steps": 2, "configuration": {"train.steps": 2, "optimizer.lr": 0.01}})");
   write("incident-00000002/incident.json", R"({"step": 2, "first_bad": {"op": "matmul", "layer": 3}, "text": "NaN"})");
   write("samples.jsonl", "{\"prompt\": \"two?\", \"given\": \"t uw\", \"expected\": \"t uh\", \"exact\": false}\n");
-  checkpoint::StateLog(directory_ / "state", {}).write({.step = 2, .facts = {}, .tensors = {}, .score = 3.0});
+  checkpoint::StateLog(directory_ / "state", {}).write({.step = 2, .tensors = {}, .score = 3.0});
   const std::string page = report_page(files());
   for (const char* part : {"step 2 of 2", "4 \u2192 2.5", "lowest 2.5000, step 2", "4 \u2192 3", "2,000",
                            "forward 30.0 % (0.1 s)", "backward 70.0 %", "incident-00000002", "first_bad.op", "matmul",

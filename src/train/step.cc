@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "parallel/stages.h"
 
 namespace temper::train {
 
@@ -61,6 +62,17 @@ double Step::predicted_flops(const layers::MicroBatch& batch) const {
       layout, std::count_if(batch.targets.begin(), batch.targets.end(), [](int32_t target) { return target >= 0; }));
 }
 
+// Alike on all ranks, whatever part of the model they have: the forward FLOPs of its documents.
+double Step::dealing_cost(const layers::MicroBatch& batch) const {
+  double cost = 0;
+  for (size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s) {
+    const int64_t length = batch.cu_seqlens[s + 1] - batch.cu_seqlens[s];
+    const auto flops = parallel::forward_flops(parts_.model.config(), length, false);
+    cost += static_cast<double>(length) * std::accumulate(flops.layer_L.begin(), flops.layer_L.end(), flops.last);
+  }
+  return cost;
+}
+
 // The m-th micro-batch in the order of falling cost is that of rank m mod dp, as its (m / dp)-th: what ranks compute at
 // the same time costs about the same. Where they do not come out even, the last ones of some ranks are empty, since
 // every rank takes part in what ranks do together. In exact mode one rank keeps to that order, too.
@@ -71,7 +83,7 @@ void Step::deal() {
   std::iota(order.begin(), order.end(), 0);
   std::vector<double> costs(batches_.size());
   if (dp || parts_.model.options().part.exact()) {
-    std::transform(batches_.begin(), batches_.end(), costs.begin(), [&](const auto& b) { return predicted_flops(b); });
+    std::transform(batches_.begin(), batches_.end(), costs.begin(), [&](const auto& b) { return dealing_cost(b); });
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return costs[a] > costs[b]; });
   }
   mine_.clear();

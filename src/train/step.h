@@ -85,6 +85,7 @@ class Step : private parallel::Executor {
   };
   static constexpr size_t kEmpty = std::numeric_limits<size_t>::max();
   double predicted_flops(const layers::MicroBatch& batch) const;
+  double dealing_cost(const layers::MicroBatch& batch) const;
   void deal();
   void add_up();
   const layers::MicroBatch& batch_of(const parallel::Instruction& instruction) const;

@@ -22,11 +22,12 @@ struct ChoiceRule {
 // The ranks that work with this one, by mesh axis; null: this rank has the axis to itself.
 struct Groups {
   comm::Comm* world = nullptr;
-  comm::Comm* dp = nullptr;  // micro-batches are dealt over it
-  comm::Comm* pp = nullptr;  // layers are cut over it
-  comm::Comm* ep = nullptr;  // experts are spread over it
-  comm::Comm* cp = nullptr;  // documents are cut over it
-  comm::Comm* tp = nullptr;  // heads, output groups and the vocabulary are cut over it
+  comm::Comm* dp = nullptr;    // micro-batches are dealt over it
+  comm::Comm* pp = nullptr;    // layers are cut over it
+  comm::Comm* ep = nullptr;    // experts are spread over it
+  comm::Comm* cp = nullptr;    // documents are cut over it
+  comm::Comm* tp = nullptr;    // heads, output groups and the vocabulary are cut over it
+  comm::Comm* data = nullptr;  // dp, cp and tp together: the ranks that share out a step's rows
 };
 
 struct Ctx {

@@ -69,8 +69,6 @@ class Moe {
   // After forward, from what it saved.
   void add_statistics(Ctx& ctx, const Statistics& to, const Saved& saved, View expert_TK) const;
   View bias_E() const { return bias_.value; }  // acc; undefined in hash layers
-  // Elements that one token puts through each branch of the gates: F of the shared expert and of K routed ones.
-  int64_t gate_elements_per_token() const { return (dims_.K + 1) * dims_.F; }
 
   // Balance without a loss (score layers; 6.3), once a step:  bias_e += speed * sign(mean load - load_e).
   void update_bias(Ctx& ctx, View load_E, double speed) const;

@@ -29,9 +29,11 @@ struct ModelPart {
   int64_t expert_rows = 0;
   // Micro-batches that are alive at once, from their forward pass to the end of their backward pass.
   int64_t num_slots = 1;
-  // Ranks with equal dense weights, and with equal experts; what they share (ZeRO): 0 nothing, 1 masters and moments,
-  // 2 also the layers' gradients, 3 also the layers' weights.
-  layers::Share share, expert_share;
+  int64_t cp_rank = 0, cp_size = 1;  // rows of every micro-batch, in contiguous shards
+  int64_t tp_rank = 0, tp_size = 1;  // heads, output groups and the vocabulary
+  // Ranks with equal whole weights, with equal slices of what tp cuts, with equal experts; what they share (ZeRO):
+  // 0 nothing, 1 masters and moments, 2 also the layers' gradients, 3 also the layers' weights.
+  layers::Share share, slice_share, expert_share;
   int64_t zero = 0;
   // Sums over micro-batches and ranks are formed in one tree whatever the layout; of at most this many micro-batches of
   // a rank in a step. 0: in the order of their arrival.

@@ -64,6 +64,7 @@ void set_shape(View& view, const Shape& shape) {
 }  // namespace
 
 bool is_expert(const Parameter& p) { return p.name.find(".mlp.experts.") != std::string::npos; }
+bool is_slice(const Parameter& p) { return p.part.whole.rank() > 0 && !is_expert(p); }
 
 void clear_gradient(layers::Ctx& ctx, const Parameter& p) {
   p.grad_is_stale = p.grad_by_products;
@@ -73,7 +74,8 @@ void clear_gradient(layers::Ctx& ctx, const Parameter& p) {
 void share_parameters(const ParameterList& parameters, const ModelOptions& options) {
   const ModelPart& part = options.part;
   for (Parameter* p : parameters)
-    if (part.zero > 0 && is_trained(*p, options)) p->share = is_expert(*p) ? part.expert_share : part.share;
+    if (part.zero > 0 && is_trained(*p, options))
+      p->share = is_expert(*p) ? part.expert_share : is_slice(*p) ? part.slice_share : part.share;
 }
 
 std::vector<ParameterList> parameter_units(const ParameterList& parameters, int64_t num_layers, bool has_mtp) {

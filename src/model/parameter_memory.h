@@ -18,8 +18,9 @@
 
 namespace temper::model {
 
-// Whether ranks that share dense weights may have different parts of it.
+// What the ranks of a stage do not all have whole: experts, and what tp cuts.
 bool is_expert(const layers::Parameter& p);
+bool is_slice(const layers::Parameter& p);
 
 // Makes a gradient 0: one that only products write is left to the first product.
 void clear_gradient(layers::Ctx& ctx, const layers::Parameter& p);

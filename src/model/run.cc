@@ -37,7 +37,7 @@ void Model::Impl::end_backward(Ctx& ctx, int64_t unit) const {
 void Model::complete_gradients(Ctx& ctx) {
   Impl& m = *impl_;
   if (m.keeper) m.keeper->end_step(ctx);
-  for (comm::Comm* ranks : {ctx.groups.dp, ctx.groups.pp}) {
+  for (comm::Comm* ranks : {ctx.groups.data, ctx.groups.pp}) {
     if (!ranks) continue;
     for (const View& sum : {m.load_LE, m.entropy_L, m.clamped_L3, m.balance_L, m.indexer_L})
       ranks->all_reduce(ctx.stream, sum.reshape({sum.size()}), comm::Reduce::kSum, {"statistics"});

@@ -34,7 +34,7 @@ std::optional<Share> uneven_share(const Layout& layout, const model::Config& con
                                         {"tp", layout.tp, "o_groups", config.o_groups},
                                         {"tp", layout.tp, "vocab_size", config.vocab_size},
                                         {"ep", layout.ep, "n_routed_experts", config.n_routed_experts},
-                                        {"ep", layout.ep, "dp * cp", layout.dp * layout.cp}}};
+                                        {"ep", layout.ep, "dp * cp * tp", layout.dp * layout.cp * layout.tp}}};
   for (const Share& share : shares)
     if (share.amount % share.num_ranks != 0) return share;
   return std::nullopt;
@@ -164,8 +164,8 @@ Layout resolve(const Layout& layout, int64_t world_size, const model::Config& co
 int64_t largest_world(const Layout& layout, int64_t at_most) {
   const int64_t without_dp = layout.pp * layout.cp * layout.tp;
   CHECK(without_dp > 0 && layout.ep > 0, layout.to_string());
-  // ep divides the dp * cp ranks of a stage.
-  const int64_t least_dp = layout.dp > 0 ? layout.dp : layout.ep / std::gcd(layout.ep, layout.cp);
+  // ep divides the dp * cp * tp ranks of a stage.
+  const int64_t least_dp = layout.dp > 0 ? layout.dp : layout.ep / std::gcd(layout.ep, layout.cp * layout.tp);
   const int64_t unit = without_dp * least_dp;
   if (unit > at_most) return 0;
   return layout.dp > 0 ? unit : at_most / unit * unit;
@@ -174,21 +174,23 @@ int64_t largest_world(const Layout& layout, int64_t at_most) {
 MeshRank mesh_rank(const Layout& layout, int64_t rank) {
   CHECK(layout.dp > 0 && rank >= 0 && rank < num_ranks(layout), rank, layout.to_string());
   MeshRank at;
-  at.tp = rank % layout.tp;
-  const int64_t plane = rank / layout.tp % (layout.dp * layout.cp);
-  at.cp = plane % layout.cp;
-  at.dp = plane / layout.cp;
+  const int64_t stage = layout.dp * layout.cp * layout.tp, plane = rank % stage;
+  at.tp = plane % layout.tp;
+  at.cp = plane / layout.tp % layout.cp;
+  at.dp = plane / layout.tp / layout.cp;
   at.ep = plane % layout.ep;
   at.edp = plane / layout.ep;
-  at.pp = rank / layout.tp / (layout.dp * layout.cp);
+  at.pp = rank / stage;
   return at;
 }
 
 Group group(const Layout& layout, int64_t rank, Axis axis) {
   const MeshRank at = mesh_rank(layout, rank);
-  const int64_t plane = at.dp * layout.cp + at.cp;
+  const int64_t plane = (at.dp * layout.cp + at.cp) * layout.tp + at.tp;
   MeshRank first = at;  // of the group
-  const auto first_in_plane = [&](int64_t place) { first.dp = place / layout.cp, first.cp = place % layout.cp; };
+  const auto first_in_plane = [&](int64_t place) {
+    first.dp = place / layout.tp / layout.cp, first.cp = place / layout.tp % layout.cp, first.tp = place % layout.tp;
+  };
   Group group{};
   switch (axis) {
     case Axis::kDp:
@@ -211,6 +213,9 @@ Group group(const Layout& layout, int64_t rank, Axis axis) {
       break;
     case Axis::kData:
       group = {"data", 0, plane}, first_in_plane(0);
+      break;
+    case Axis::kSlices:
+      group = {"slices", 0, plane / layout.tp}, first_in_plane(at.tp);
       break;
   }
   group.color = rank_of(layout, first);

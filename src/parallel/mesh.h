@@ -2,8 +2,8 @@
 //
 //   world = pp * dp * cp * tp          rank = ((pp_rank * dp + dp_rank) * cp + cp_rank) * tp + tp_rank
 //
-// Experts see the dp * cp ranks of a stage another way: groups of ep neighbours share one set of experts, and
-// edp = dp * cp / ep ranks have the same experts.
+// Experts see the dp * cp * tp ranks of a stage another way: groups of ep neighbours share one set of experts, and
+// edp = dp * cp * tp / ep ranks have the same experts.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,8 @@ struct Layout {
 // Where a rank is.
 struct MeshRank {
   int64_t pp = 0, dp = 0, cp = 0, tp = 0;
-  int64_t ep = 0, edp = 0;  // within the dp * cp plane: plane = dp * cp_size + cp = edp * ep_size + ep
+  // Within the plane of its stage: plane = (dp * cp_size + cp) * tp_size + tp = edp * ep_size + ep.
+  int64_t ep = 0, edp = 0;
 };
 
 // dp filled in. Throws kInvalidArgument where the axes do not divide the world or the model (heads and output groups by
@@ -40,8 +41,9 @@ int64_t largest_world(const Layout& layout, int64_t at_most);
 // Of the functions below, layout is resolved and rank one of its world.
 MeshRank mesh_rank(const Layout& layout, int64_t rank);
 
-// Along which the ranks of a group differ. kData: dp and cp, the ranks that have the same weights apart from experts.
-enum class Axis : uint8_t { kDp, kCp, kTp, kPp, kEp, kEdp, kData };
+// Along which the ranks of a group differ. kData: dp, cp and tp, the whole stage: the ranks with the same weights, but
+// for experts and for what tp cuts. kSlices: dp and cp, the ranks with the same slices of what tp cuts.
+enum class Axis : uint8_t { kDp, kCp, kTp, kPp, kEp, kEdp, kData, kSlices };
 
 // A rank's group along an axis, as Comm::split of the world wants it: ranks of one color are a group, in the order of
 // key, which runs from 0 along the axis. color is the lowest world rank of the group.

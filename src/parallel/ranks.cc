@@ -17,47 +17,49 @@ void refuse_what_is_not_here(const Layout& layout) {
        layout.to_string());
 }
 
+// The groups of a rank, in one order on all of them. join(axis, size) for each that has several ranks.
+template <class Join>
+void join_axes(Ranks& ranks, const Join& join) {
+  const Layout& layout = ranks.layout;
+  const int64_t slices = layout.dp * layout.cp, stage = slices * layout.tp;
+  const auto set = [&](std::unique_ptr<comm::Comm>& group, Axis axis, int64_t size) {
+    if (size > 1) group = join(axis, size);
+  };
+  set(ranks.dp, Axis::kDp, layout.dp);
+  set(ranks.pp, Axis::kPp, layout.pp);
+  set(ranks.cp, Axis::kCp, layout.cp);
+  set(ranks.tp, Axis::kTp, layout.tp);
+  set(ranks.ep, Axis::kEp, layout.ep);
+  set(ranks.edp, Axis::kEdp, stage / layout.ep);
+  set(ranks.data, Axis::kData, stage);
+  set(ranks.slices, Axis::kSlices, slices);
+}
+
 }  // namespace
 
 Ranks join_mesh(comm::Comm& world, const Layout& layout) {
   refuse_what_is_not_here(layout);
   Ranks ranks;
   ranks.world = &world, ranks.layout = layout, ranks.at = mesh_rank(layout, world.rank());
-  const auto join = [&](Axis axis, int64_t size) -> std::unique_ptr<comm::Comm> {
-    if (size == 1) return nullptr;
+  join_axes(ranks, [&](Axis axis, int64_t) {
     const Group g = group(layout, world.rank(), axis);
     return world.split(g.color, g.key, g.name);
-  };
-  const int64_t plane = layout.dp * layout.cp;
-  ranks.dp = join(Axis::kDp, layout.dp);
-  ranks.pp = join(Axis::kPp, layout.pp);
-  if (layout.pp > 1) {
-    // Ranks of one place in their stages; the inner stages are left alone.
-    const bool is_end = ranks.at.pp == 0 || ranks.at.pp == layout.pp - 1;
-    const int64_t in_stage = world.rank() % (world.size() / layout.pp);
-    auto ends = world.split(is_end ? in_stage : world.size() + world.rank(), ranks.at.pp, "pipe ends");
-    if (is_end) ranks.pipe_ends = std::move(ends);
-  }
-  ranks.ep = join(Axis::kEp, layout.ep);
-  ranks.edp = join(Axis::kEdp, plane / layout.ep);
-  ranks.data = join(Axis::kData, plane);
+  });
+  if (layout.pp == 1) return ranks;
+  // Ranks of one place in their stages; the inner stages are left alone.
+  const bool is_end = ranks.at.pp == 0 || ranks.at.pp == layout.pp - 1;
+  const int64_t in_stage = world.rank() % (world.size() / layout.pp);
+  auto ends = world.split(is_end ? in_stage : world.size() + world.rank(), ranks.at.pp, "pipe ends");
+  if (is_end) ranks.pipe_ends = std::move(ends);
   return ranks;
 }
 
 Ranks imagine_mesh(std::unique_ptr<comm::Comm>& imagined, int64_t rank, const Layout& layout) {
   refuse_what_is_not_here(layout);
-  const int64_t world_size = layout.pp * layout.dp, plane = layout.dp;
-  imagined = comm::null_comm(rank, world_size);
+  imagined = comm::null_comm(rank, layout.pp * layout.dp * layout.cp * layout.tp);
   Ranks ranks;
   ranks.world = imagined.get(), ranks.layout = layout, ranks.at = mesh_rank(layout, rank);
-  const auto join = [&](Axis axis, int64_t size) {
-    return size == 1 ? nullptr : comm::null_comm(group(layout, rank, axis).key, size);
-  };
-  ranks.dp = join(Axis::kDp, layout.dp);
-  ranks.pp = join(Axis::kPp, layout.pp);
-  ranks.ep = join(Axis::kEp, layout.ep);
-  ranks.edp = join(Axis::kEdp, plane / layout.ep);
-  ranks.data = join(Axis::kData, plane);
+  join_axes(ranks, [&](Axis axis, int64_t size) { return comm::null_comm(group(layout, rank, axis).key, size); });
   const bool is_end = ranks.at.pp == 0 || ranks.at.pp == layout.pp - 1;
   if (layout.pp > 1 && is_end) ranks.pipe_ends = comm::null_comm(ranks.at.pp == 0 ? 0 : 1, 2);
   return ranks;
@@ -65,7 +67,15 @@ Ranks imagine_mesh(std::unique_ptr<comm::Comm>& imagined, int64_t rank, const La
 
 std::vector<std::pair<std::string, const comm::Comm*>> Ranks::axes() const {
   std::vector<std::pair<std::string, const comm::Comm*>> axes;
-  for (const auto& [name, group] : {std::pair{"dp", &dp}, {"data", &data}, {"ep", &ep}, {"edp", &edp}, {"pp", &pp}})
+  using Named = std::pair<const char*, const std::unique_ptr<comm::Comm>*>;
+  for (const auto& [name, group] : {Named{"dp", &dp},
+                                    {"data", &data},
+                                    {"slices", &slices},
+                                    {"ep", &ep},
+                                    {"edp", &edp},
+                                    {"cp", &cp},
+                                    {"tp", &tp},
+                                    {"pp", &pp}})
     if (*group) axes.emplace_back(name, group->get());
   return axes;
 }
@@ -87,7 +97,10 @@ void Ranks::place(const model::Config& config, int64_t num_micro_batches, model:
         layers::most_expert_rows({}, options.max_tokens, config.n_routed_experts, config.num_experts_per_tok);
     part.expert_rows = even + even / 4;
   }
+  part.cp_rank = at.cp, part.cp_size = layout.cp;
+  part.tp_rank = at.tp, part.tp_size = layout.tp;
   part.share = {comm::group_rank(data.get()), comm::group_size(data.get())};
+  part.slice_share = {comm::group_rank(slices.get()), comm::group_size(slices.get())};
   part.expert_share = {comm::group_rank(edp.get()), comm::group_size(edp.get())};
   part.zero = layout.zero;
 }

@@ -17,11 +17,11 @@ struct Ranks {
   comm::Comm* world = nullptr;
   Layout layout;
   MeshRank at;
-  std::unique_ptr<comm::Comm> dp, pp, ep, edp, data;  // null along axes of one rank
-  std::unique_ptr<comm::Comm> pipe_ends;              // first and last stage; null elsewhere
+  std::unique_ptr<comm::Comm> dp, pp, cp, tp, ep, edp, data, slices;  // null along axes of one rank
+  std::unique_ptr<comm::Comm> pipe_ends;                              // first and last stage; null elsewhere
 
-  layers::Groups groups() const { return {world, dp.get(), pp.get(), ep.get(), nullptr, nullptr}; }
-  EqualRanks equal(bool mtp) const { return {data.get(), edp.get(), mtp ? pipe_ends.get() : nullptr}; }
+  layers::Groups groups() const { return {world, dp.get(), pp.get(), ep.get(), cp.get(), tp.get(), data.get()}; }
+  EqualRanks equal(bool mtp) const { return {data.get(), slices.get(), edp.get(), mtp ? pipe_ends.get() : nullptr}; }
   // What the layout says of a rank's part of a model that is trained in steps of so many micro-batches, of all ranks.
   // expert_rows 0 becomes a quarter more than even loads bring: the memory is then about that of one rank, and uneven
   // loads seldom need a further round.

@@ -22,10 +22,15 @@ View flat(const View& view) { return view.reshape({view.size()}); }
 
 }  // namespace
 
+comm::Comm* EqualRanks::of(const Parameter& p) const {
+  return model::is_expert(p) ? experts : model::is_slice(p) ? slices : dense;
+}
+
 Weights::Weights(model::Model& model, EqualRanks ranks)
     : model_(model), ranks_(ranks), zero_(model.options().part.zero), exact_(model.options().part.exact()) {
   const model::ModelPart& part = model.options().part;
   CHECK(part.share.rank == comm::group_rank(ranks.dense) || zero_ == 0, part.share.rank);
+  CHECK(part.slice_share.rank == comm::group_rank(ranks.slices) || zero_ == 0, part.slice_share.rank);
   CHECK(part.expert_share.rank == comm::group_rank(ranks.experts) || zero_ == 0, part.expert_share.rank);
 }
 
@@ -53,13 +58,11 @@ const layers::ParameterList& Weights::unit_list(int64_t unit) const {
   return unit == kEnds ? model_.units().back() : model_.units()[unit];
 }
 
-comm::Comm* Weights::ranks_of(const Parameter& p) const { return model::is_expert(p) ? ranks_.experts : ranks_.dense; }
-
 void Weights::gather(Ctx& ctx, int64_t unit) {
   if (zero_ < 3 || unit == kEnds || unit == resident_unit_) return;
   for (const Parameter* p : unit_list(unit))
     if (p->value_piece.defined())
-      ranks_of(*p)->all_gather(ctx.stream, all_pieces(*p, p->value), p->value_piece, {"weights", unit});
+      ranks_.of(*p)->all_gather(ctx.stream, all_pieces(*p, p->value), p->value_piece, {"weights", unit});
   resident_unit_ = unit;
 }
 
@@ -70,7 +73,7 @@ void Weights::begin_backward(Ctx& ctx, int64_t unit) {
 }
 
 void Weights::add_ranks(Ctx& ctx, const Parameter& p, int64_t unit) const {
-  comm::Comm* ranks = ranks_of(p);
+  comm::Comm* ranks = ranks_.of(p);
   if (comm::group_size(ranks) == 1) return;
   if (p.is_shared()) {
     ranks->reduce_scatter(ctx.stream, own_piece(p, p.grad), all_pieces(p, p.grad), {"gradients", unit});
@@ -142,7 +145,7 @@ void Weights::values_changed(Ctx& ctx) {
   resident_unit_ = kNobody;
   for (const Parameter* p : model_.parameters())
     if (p->is_shared() && !p->value_piece.defined())
-      ranks_of(*p)->all_gather(ctx.stream, all_pieces(*p, p->value), own_piece(*p, p->value), {"updated weights"});
+      ranks_.of(*p)->all_gather(ctx.stream, all_pieces(*p, p->value), own_piece(*p, p->value), {"updated weights"});
 }
 
 }  // namespace temper::parallel

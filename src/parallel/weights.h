@@ -9,8 +9,8 @@
 //
 // Sums. With zero 0 and 1 a rank adds its micro-batches in their order and then the ranks are added; with zero 2 and 3
 // the ranks are added for each micro-batch. In exact mode the ranks are added first, then the micro-batches, both in
-// balanced binary trees: with micro-batch m of a step on rank m mod D as its (m / D)-th, that is one tree over the
-// step's micro-batches for every D that is a power of two.
+// balanced binary trees: with the m-th micro-batch that is dealt on rank m mod D as its (m / D)-th, that is one tree
+// over the step's micro-batches for every D that is a power of two.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +24,10 @@ namespace temper::parallel {
 
 // Ranks with equal parameters; null: this rank alone.
 struct EqualRanks {
-  comm::Comm* dense = nullptr;    // data parallel and context parallel ranks of a stage
-  comm::Comm* experts = nullptr;  // those of them with the same experts
+  comm::Comm* dense = nullptr;    // the ranks of a stage
+  comm::Comm* slices = nullptr;   // those of them with the same slices of what tp cuts
+  comm::Comm* experts = nullptr;  // those with the same experts
+  comm::Comm* of(const layers::Parameter& p) const;
   // The first and the last stage of a pipeline, where the prediction block of the last one reads the embedding, too.
   comm::Comm* embedding = nullptr;
 };
@@ -47,7 +49,6 @@ class Weights : public model::WeightKeeper {
 
  private:
   const layers::ParameterList& unit_list(int64_t unit) const;
-  comm::Comm* ranks_of(const layers::Parameter& p) const;
   void add_embeddings(layers::Ctx& ctx) const;
   void add_ranks(layers::Ctx& ctx, const layers::Parameter& p, int64_t unit) const;
   void push(layers::Ctx& ctx, const layers::Parameter& p, int64_t micro_batch);

@@ -40,7 +40,7 @@ HeldoutResult evaluate(layers::Ctx& ctx, model::Model& model, std::span<const la
       ++sums_M[m].num_targets;
     }
   }
-  for (comm::Comm* ranks : {dp, ctx.groups.pp}) {
+  for (comm::Comm* ranks : {ctx.groups.data, ctx.groups.pp}) {
     const View sums(sums_M.data(), DType::kF64, {static_cast<int64_t>(4 * sums_M.size())});
     if (ranks) ranks->all_reduce(nullptr, sums, comm::Reduce::kSum, {"held-out loss"});
   }

@@ -25,7 +25,7 @@ optim::WholeModel whole_model(const model::Model& part, const parallel::Ranks* r
   const bool is_first_stage = part.is_first_stage();
   whole.is_counted = [equal = ranks->equal(false), is_first_stage](const layers::Parameter& p) {
     if (!is_first_stage && p.name == "model.embed_tokens.weight") return false;
-    return p.is_shared() || comm::group_rank(model::is_expert(p) ? equal.experts : equal.dense) == 0;
+    return p.is_shared() || comm::group_rank(equal.of(p)) == 0;
   };
   return whole;
 }

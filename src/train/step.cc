@@ -111,7 +111,7 @@ Step::Sums& Step::sums_of(const parallel::Instruction& instruction) {
 // changes no bit.
 void Step::add_up() {
   static_assert(sizeof(Sums) == 6 * sizeof(double));
-  for (comm::Comm* ranks : {parts_.ctx.groups.dp, parts_.ctx.groups.pp}) {
+  for (comm::Comm* ranks : {parts_.ctx.groups.data, parts_.ctx.groups.pp}) {
     const View sums(sums_M_.data(), DType::kF64, {static_cast<int64_t>(6 * sums_M_.size())});
     if (ranks) ranks->all_reduce(nullptr, sums, comm::Reduce::kSum, {"results"});
   }

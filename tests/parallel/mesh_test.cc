@@ -10,7 +10,8 @@
 namespace temper::parallel {
 namespace {
 
-constexpr Axis kAxes[] = {Axis::kDp, Axis::kCp, Axis::kTp, Axis::kPp, Axis::kEp, Axis::kEdp, Axis::kData};
+constexpr Axis kAxes[] = {Axis::kDp, Axis::kCp,  Axis::kTp,   Axis::kPp,
+                          Axis::kEp, Axis::kEdp, Axis::kData, Axis::kSlices};
 
 std::string refusal(const Layout& layout, int64_t world_size, const model::Config& config) {
   try {
@@ -50,7 +51,7 @@ TEST(MeshTest, RankIsThatOfTheFormula) {
   for (int64_t rank = 0; rank < 48; ++rank) {
     const MeshRank at = mesh_rank(layout, rank);
     EXPECT_EQ(((at.pp * 6 + at.dp) * 2 + at.cp) * 2 + at.tp, rank);
-    EXPECT_EQ(at.dp * 2 + at.cp, at.edp * 4 + at.ep);
+    EXPECT_EQ((at.dp * 2 + at.cp) * 2 + at.tp, at.edp * 4 + at.ep);
     EXPECT_LT(at.ep, 4);
   }
 }
@@ -67,10 +68,12 @@ std::vector<int64_t> shared(const MeshRank& at, Axis axis) {
     case Axis::kPp:
       return {at.dp, at.cp, at.tp};
     case Axis::kEp:
-      return {at.pp, at.tp, at.edp};
+      return {at.pp, at.edp};
     case Axis::kEdp:
-      return {at.pp, at.tp, at.ep};
+      return {at.pp, at.ep};
     case Axis::kData:
+      return {at.pp};
+    case Axis::kSlices:
       return {at.pp, at.tp};
   }
   return {};
@@ -78,8 +81,8 @@ std::vector<int64_t> shared(const MeshRank& at, Axis axis) {
 
 TEST(MeshTest, GroupsOfEveryAxisShareTheOtherCoordinatesAndNameTheirFirstRank) {
   const Layout layout{.dp = 6, .ep = 4, .pp = 2, .cp = 2, .tp = 3};
-  const std::map<std::string, int64_t> sizes = {{"dp", 6}, {"cp", 2},  {"tp", 3},   {"pp", 2},
-                                                {"ep", 4}, {"edp", 3}, {"data", 12}};
+  const std::map<std::string, int64_t> sizes = {{"dp", 6}, {"cp", 2},  {"tp", 3},    {"pp", 2},
+                                                {"ep", 4}, {"edp", 9}, {"data", 36}, {"slices", 12}};
   for (const Axis axis : kAxes) {
     std::map<int64_t, std::vector<int64_t>> groups;    // color: its ranks in ascending order
     std::map<std::vector<int64_t>, int64_t> color_of;  // by shared coordinates
@@ -115,13 +118,13 @@ TEST(MeshTest, RefusesAWorldThatTheAxesDoNotDivide) {
 TEST(MeshTest, RefusesWhatTheModelCannotShareOut) {
   EXPECT_EQ(refusal({.ep = 5}, 10, v4_flash()),
             "[layout] ep = 5 does not divide n_routed_experts = 256; the nearest valid layouts of a world of 10: "
-            "\"dp 10, ep 2, zero 1\" or \"dp 10, zero 1\" or \"dp 5, ep 2, cp 2, zero 1\"");
+            "\"dp 10, ep 2, zero 1\" or \"dp 10, zero 1\" or \"dp 5, ep 2, tp 2, zero 1\"");
   EXPECT_EQ(refusal({.tp = 16}, 16, v4_flash()),
             "[layout] tp = 16 does not divide o_groups = 8; the nearest valid layouts of a world of 16: "
             "\"dp 2, tp 8, zero 1\" or \"dp 4, tp 4, zero 1\" or \"dp 8, tp 2, zero 1\"");
-  EXPECT_EQ(refusal({.ep = 4, .tp = 4}, 8, v4_flash()),
-            "[layout] ep = 4 does not divide dp * cp = 2; the nearest valid layouts of a world of 8: "
-            "\"dp 4, ep 4, tp 2, zero 1\" or \"dp 2, ep 2, tp 4, zero 1\" or \"dp 8, ep 4, zero 1\"");
+  EXPECT_EQ(refusal({.ep = 4, .pp = 4, .tp = 2}, 8, v4_flash()),
+            "[layout] ep = 4 does not divide dp * cp * tp = 2; the nearest valid layouts of a world of 8: "
+            "\"dp 2, ep 4, pp 2, tp 2, zero 1\" or \"ep 2, pp 4, tp 2, zero 1\" or \"dp 4, ep 4, tp 2, zero 1\"");
   EXPECT_EQ(refusal({.pp = 64}, 64, v4_flash()),
             "[layout] pp = 64 stages are more than the model's 43 layers; the nearest valid layouts of a world of 64: "
             "\"dp 2, pp 32, zero 1\" or \"dp 4, pp 16, zero 1\" or \"dp 8, pp 8, zero 1\"");

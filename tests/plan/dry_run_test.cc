@@ -5,12 +5,11 @@
 
 #include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
 
-#include "base/file.h"
 #include "comm/world.h"
 #include "model/model.h"
 #include "parallel/ranks.h"
+#include "parallel/released_shapes.h"
 #include "train/layouts.h"
 
 namespace temper::plan {
@@ -18,24 +17,9 @@ namespace {
 
 int64_t bytes(const Role& role, TensorKind kind) { return role.bytes[static_cast<int>(kind)]; }
 
-// DeepSeek-V4-Pro (post-training 0.3), without its prediction block.
-model::Config v4_pro() {
-  auto json = nlohmann::json::parse(read_file(TEMPER_SOURCE_DIR "/bench/activated_30m.json"));
-  json["vocab_size"] = 129280, json["hidden_size"] = 7168, json["num_hidden_layers"] = 61;
-  json["num_attention_heads"] = 128, json["head_dim"] = 512, json["qk_rope_head_dim"] = 64;
-  json["q_lora_rank"] = 1536, json["o_groups"] = 16, json["o_lora_rank"] = 1024;
-  json["index_n_heads"] = 64, json["index_head_dim"] = 128, json["index_topk"] = 1024;
-  json["n_routed_experts"] = 384, json["num_experts_per_tok"] = 6, json["moe_intermediate_size"] = 3072;
-  json["num_hash_layers"] = 3;
-  std::vector<int> ratios(61, 128);
-  for (size_t l = 2; l < ratios.size(); l += 2) ratios[l] = 4;
-  json["compress_ratios"] = ratios;
-  return model::parse_config(json.dump(), "v4_pro");
-}
-
 DryRunRequest pro_on_1024() {
   DryRunRequest request;
-  request.config = v4_pro();
+  request.config = parallel::v4_pro();
   request.options.precision = layers::Precision::kBf16;
   request.options.max_tokens = 4096;
   request.options.recompute = model::Recompute::kBlock;

@@ -1,6 +1,9 @@
 // Whatever the layout of ranks, the same losses, gradients and weights as one rank.
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "comm/world.h"
 #include "train/layouts.h"
 #include "train/random_layouts.h"
@@ -109,6 +112,39 @@ TEST_P(RandomLayoutTest, GivesTheAnswerOfOneRank) {
   });
   EXPECT_EQ(wrong, "");
 }
+
+// What only one rank finds is known to all, and nobody is waited for in vain.
+class PoisonedRankTest : public ::testing::TestWithParam<Layout> {};
+
+TEST_P(PoisonedRankTest, ALossThatIsNotFiniteIsThatOfAllRanks) {
+  const TrainedCase c = tiny_case(4);
+  comm::run_ranks(GetParam().dp * GetParam().pp, [&](comm::Comm& world) {
+    world.set_deadline(20);
+    const parallel::Ranks ranks = parallel::join_mesh(world, GetParam());
+    model::ModelOptions options = c.options;
+    options.max_tokens = 128;
+    ranks.place(testing::layout_config(), 4, options);
+    Session session(backend_for(options.precision), testing::layout_config(), options, StateMemory::kNone, &ranks);
+    layers::Ctx& ctx = session.ctx();
+    session.model().initialize(ctx, 3);
+    // Of one rank: what its first norm makes of every token.
+    const bool is_poisoned = world.rank() == world.size() - 1;
+    for (const layers::Parameter* p : session.model().parameters())
+      if (is_poisoned && p->name.ends_with(".input_layernorm.weight"))
+        ctx.ops.fill(ctx.stream, p->owned_value(), std::numeric_limits<double>::quiet_NaN());
+    const auto objective = objective::make_objective("sft", {});
+    optim::Adamw adamw({});
+    Step step({ctx, session.model(), *objective, session.norm_meter(), adamw, 1.0, c.auxiliary});
+    const StepResult& result = step.compute(c.steps[0], 1e-3);
+    EXPECT_FALSE(result.finite());
+    EXPECT_TRUE(std::isnan(result.loss)) << result.loss;
+    EXPECT_EQ(result.norms.first_nonfinite, "model.embed_tokens.weight");
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Layouts, PoisonedRankTest,
+                         ::testing::Values(Layout{.dp = 2, .zero = 1}, Layout{.dp = 2, .ep = 2, .zero = 3},
+                                           Layout{.dp = 1, .pp = 2}, Layout{.dp = 2, .ep = 2, .pp = 2}));
 
 INSTANTIATE_TEST_SUITE_P(Forty, RandomLayoutTest, ::testing::Range<uint64_t>(0, 40));
 

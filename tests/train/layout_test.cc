@@ -128,7 +128,7 @@ TEST_P(PoisonedRankTest, ALossThatIsNotFiniteIsThatOfAllRanks) {
     layers::Ctx& ctx = session.ctx();
     session.model().initialize(ctx, 3);
     // Of one rank: what its first norm makes of every token.
-    const bool is_poisoned = world.rank() == world.size() - 1;
+    const bool is_poisoned = world.rank() == 0;
     for (const layers::Parameter* p : session.model().parameters())
       if (is_poisoned && p->name.ends_with(".input_layernorm.weight"))
         ctx.ops.fill(ctx.stream, p->owned_value(), std::numeric_limits<double>::quiet_NaN());

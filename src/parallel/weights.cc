@@ -38,14 +38,20 @@ void Weights::declare(Book& book) {
   done_U_.assign(model_.units().size(), 0);
   int64_t num_levels = 0;
   while (model_.options().part.exact_micro_batches >> num_levels > 0) ++num_levels;
-  for (const Parameter* p : model_.parameters()) {
-    if (!exact_ || !p->trainable) continue;
-    auto& levels = trees_[p];
+  const auto declare_tree = [&](std::vector<View>& levels, const Parameter& p, const char* what) {
     levels.resize(num_levels);
     for (View& level : levels)
-      book.declare(&level, TensorKind::kGradient, p->name + ":sums", p->grad.dtype, {p->num_owned()});
-  }
+      book.declare(&level, TensorKind::kGradient, p.name + what, p.grad.dtype, {p.num_owned()});
+  };
+  if (!exact_) return;
+  for (const Parameter* p : model_.parameters())
+    if (p->trainable) declare_tree(trees_[p], *p, ":sums");
+  const bool has_both_ends = model_.is_first_stage() && model_.is_last_stage() && model_.options().mtp;
+  if (has_both_ends && embedding().trainable) declare_tree(mtp_embedding_, embedding(), ":mtp sums");
 }
+
+// The first of the ends of a rank that has it.
+const Parameter& Weights::embedding() const { return *model_.units().back().front(); }
 
 void Weights::begin_step(int64_t num_micro_batches) {
   CHECK(num_micro_batches > 0);
@@ -85,12 +91,12 @@ void Weights::add_ranks(Ctx& ctx, const Parameter& p, int64_t unit) const {
 void Weights::end_backward(Ctx& ctx, int64_t unit) {
   const int64_t micro_batch = done_U_[unit == kEnds ? done_U_.size() - 1 : unit]++;
   const bool is_last = micro_batch + 1 == num_micro_batches_;
+  const bool is_mtp = unit == model_.config().num_hidden_layers;
+  if (is_mtp && !mtp_embedding_.empty()) take(ctx, embedding(), unit, mtp_embedding_, micro_batch);
   for (const Parameter* p : unit_list(unit)) {
     if (!p->grad.defined()) continue;
     if (exact_) {
-      add_ranks(ctx, *p, unit);
-      push(ctx, *p, micro_batch);
-      if (!p->grad_piece.defined()) model::clear_gradient(ctx, *p);
+      take(ctx, *p, unit, trees_.at(p), micro_batch);
     } else if (p->grad_piece.defined()) {
       add_ranks(ctx, *p, unit);
       if (micro_batch == 0) {
@@ -104,41 +110,44 @@ void Weights::end_backward(Ctx& ctx, int64_t unit) {
   }
 }
 
-// Sums of 2^k micro-batches, as the digits of a binary counter.
-void Weights::push(Ctx& ctx, const Parameter& p, int64_t micro_batch) {
-  if (p.num_owned() == 0) return;
-  const View sum = flat(p.owned(p.grad));
-  std::vector<View>& levels = trees_.at(&p);
-  size_t level = 0;
-  for (; micro_batch >> level & 1; ++level) ctx.ops.add(ctx.stream, sum, levels[level], 1);
-  ctx.ops.copy(ctx.stream, levels[level], sum);
+// Adds the ranks' gradients of a micro-batch and begins a new one. levels: sums of 2^k micro-batches, as the digits of
+// a binary counter.
+void Weights::take(Ctx& ctx, const Parameter& p, int64_t unit, std::vector<View>& levels, int64_t micro_batch) const {
+  add_ranks(ctx, p, unit);
+  if (p.num_owned() > 0) {
+    const View sum = flat(p.owned(p.grad));
+    size_t level = 0;
+    for (; micro_batch >> level & 1; ++level) ctx.ops.add(ctx.stream, sum, levels[level], 1);
+    ctx.ops.copy(ctx.stream, levels[level], sum);
+  }
+  if (!p.grad_piece.defined()) model::clear_gradient(ctx, p);
+}
+
+// The sum of all levels, in one of them.
+View Weights::total(Ctx& ctx, const std::vector<View>& levels) const {
+  size_t lowest = 0;
+  while (!(num_micro_batches_ >> lowest & 1)) ++lowest;
+  for (size_t level = lowest + 1; level < levels.size(); ++level)
+    if (num_micro_batches_ >> level & 1) ctx.ops.add(ctx.stream, levels[lowest], levels[level], 1);
+  return levels[lowest];
 }
 
 void Weights::end_step(Ctx& ctx) {
   for (auto& [p, levels] : trees_) {
     if (p->num_owned() == 0) continue;
     p->grad_is_stale = false;
-    const View sum = flat(p->owned_grad());
-    bool is_first = true;
-    for (size_t level = 0; level < levels.size(); ++level) {
-      if (!(num_micro_batches_ >> level & 1)) continue;
-      if (is_first) {
-        ctx.ops.copy(ctx.stream, sum, levels[level]);
-      } else {
-        ctx.ops.add(ctx.stream, sum, levels[level], 1);
-      }
-      is_first = false;
-    }
+    ctx.ops.copy(ctx.stream, flat(p->owned_grad()), total(ctx, levels));
   }
   add_embeddings(ctx);
 }
 
 void Weights::add_embeddings(Ctx& ctx) const {
-  if (!ranks_.embedding) return;
-  const Parameter& embedding = *model_.units().back().front();
-  if (embedding.trainable && embedding.num_owned() > 0)
-    ranks_.embedding->all_reduce(ctx.stream, flat(embedding.owned_grad()), comm::Reduce::kSum,
-                                 {"gradient of the embedding"});
+  if (!ranks_.embedding && mtp_embedding_.empty()) return;
+  if (!embedding().trainable || embedding().num_owned() == 0) return;
+  const View grad = flat(embedding().owned_grad());
+  if (!mtp_embedding_.empty()) ctx.ops.add(ctx.stream, grad, total(ctx, mtp_embedding_), 1);
+  if (ranks_.embedding)
+    ranks_.embedding->all_reduce(ctx.stream, grad, comm::Reduce::kSum, {"gradient of the embedding"});
 }
 
 void Weights::values_changed(Ctx& ctx) {

@@ -51,7 +51,10 @@ class Weights : public model::WeightKeeper {
   const layers::ParameterList& unit_list(int64_t unit) const;
   void add_embeddings(layers::Ctx& ctx) const;
   void add_ranks(layers::Ctx& ctx, const layers::Parameter& p, int64_t unit) const;
-  void push(layers::Ctx& ctx, const layers::Parameter& p, int64_t micro_batch);
+  void take(layers::Ctx& ctx, const layers::Parameter& p, int64_t unit, std::vector<View>& levels,
+            int64_t micro_batch) const;
+  View total(layers::Ctx& ctx, const std::vector<View>& levels) const;
+  const layers::Parameter& embedding() const;
 
   model::Model& model_;
   EqualRanks ranks_;
@@ -62,6 +65,9 @@ class Weights : public model::WeightKeeper {
   std::vector<int64_t> done_U_;  // micro-batches whose gradients a unit has, the ends last
   // Exact mode: of what this rank owns, sums of 1, 2, 4, ... micro-batches.
   std::map<const layers::Parameter*, std::vector<View>> trees_;
+  // The same of what the prediction block adds to the embedding's gradient: in a pipeline, first and last stage form a
+  // sum each, and so does a rank that is both.
+  std::vector<View> mtp_embedding_;
 };
 
 }  // namespace temper::parallel

@@ -111,9 +111,8 @@ TEST_F(LayoutResumeTest, AStateOfAnyLayoutGoesOnOnAnyOther) {
                     {});
 }
 
-// Without a prediction block, whose embedding two stages add to (tests/train/layout_test.cc).
 TEST_F(LayoutResumeTest, AStateOfAPipelineGoesOnOnAnyOther) {
-  expect_equal_ways({{{2, 0, 1, 2}, {4, 3, 2, 2}, {1, 0}}, {{1, 0}, {4, 1, 1, 2}, {2, 3, 2}}}, {"train.mtp_weight=0"});
+  expect_equal_ways({{{2, 0, 1, 2}, {4, 3, 2, 2}, {1, 0}}, {{1, 0}, {4, 1, 1, 2}, {2, 3, 2}}}, {});
 }
 
 // The prediction block of the last stage reads the embedding, too: both have it, one writes it.

@@ -67,8 +67,6 @@ TEST_P(LayoutTest, GivesTheAnswerOfOneRank) {
 TEST_P(LayoutTest, GivesTheBitsOfOneRankInExactMode) {
   TrainedCase c = tiny_case(GetParam().micro_batches);
   c.exact = true;
-  // Of a pipeline, two stages add to the embedding's gradient, each its own sum: on one rank it is one sum.
-  if (GetParam().layout.pp > 1) c.options.mtp = false, c.auxiliary.mtp = 0;
   const Trained one = testing::train_alone(c), many = train_on(GetParam().layout, c);
   EXPECT_EQ(difference(many, one).first_bit, "");
 }
@@ -85,7 +83,6 @@ class TwentyStepsTest : public ::testing::TestWithParam<Layout> {};
 
 TEST_P(TwentyStepsTest, GiveTheCurveOfOneRankAndInExactModeItsBits) {
   TrainedCase c = tiny_case(8, 20);
-  if (GetParam().pp > 1) c.options.mtp = false, c.auxiliary.mtp = 0;
   const auto d = difference(train_on(GetParam(), c), testing::train_alone(c));
   EXPECT_LE(d.first_step, 1e-6);
   EXPECT_LE(d.gradient, 1e-6);

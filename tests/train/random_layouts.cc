@@ -104,10 +104,9 @@ std::string check_case(comm::Comm& world, const RandomCase& c) {
   if (d.first_step > 2e-6) wrong += fmt::format("; first step differs by {:.2g}", d.first_step);
   if (d.gradient > 1e-6) wrong += fmt::format("; gradient differs by {:.2g}", d.gradient);
   if (d.curve > 1e-5) wrong += fmt::format("; losses, norms and updates differ by {:.2g}", d.curve);
-  // docs/parallel.md: one tree for dp that is a power of two; two stages add to the embedding's gradient where the
-  // prediction block is in another stage than the embedding.
-  const bool is_tree = (c.layout.dp & (c.layout.dp - 1)) == 0, is_one_sum = c.layout.pp == 1 || !c.trained.options.mtp;
-  const bool has_bits = c.trained.exact && is_tree && is_one_sum;
+  // docs/parallel.md: one tree for dp that is a power of two.
+  const bool is_tree = (c.layout.dp & (c.layout.dp - 1)) == 0;
+  const bool has_bits = c.trained.exact && is_tree;
   if (has_bits && !d.first_bit.empty()) wrong += "; other bits in " + d.first_bit;
   if (many.planned_bytes != many.allocated_bytes) wrong += "; memory is not the plan's";
   return wrong.empty() ? "" : c.description + wrong;

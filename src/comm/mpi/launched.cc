@@ -33,7 +33,9 @@ int code_of(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 +
 std::vector<std::string> launch_command(const RankCommand& command) {
   std::vector<std::string> argv;
   if (std::getenv("SLURM_JOB_ID")) {
-    argv = {"srun", "--mpi=pmix", "--kill-on-bad-exit=1", "--ntasks"};
+    // A rank that fails ends the others by itself. Where srun did it, the code it ends with would be that of the kill,
+    // and not the one that says whether to start again.
+    argv = {"srun", "--mpi=pmix", "--kill-on-bad-exit=0", "--ntasks"};
   } else {
     argv = {"mpirun", "--bind-to", "none"};
     if (geteuid() == 0) argv.emplace_back("--allow-run-as-root");

@@ -14,6 +14,15 @@ namespace {
 constexpr int64_t kSeed = 3;
 constexpr double kLearningRate = 1e-3;
 
+// The last K experts, which one rank has, are chosen for every token of the layers that route by score.
+void choose_the_last_experts(layers::Ctx& ctx, const model::Model& model) {
+  const model::Config& config = model.config();
+  std::vector<float> bias_E(config.n_routed_experts, 0);
+  std::fill(bias_E.end() - config.num_experts_per_tok, bias_E.end(), 100.0f);
+  for (const layers::Parameter* p : model.parameters())
+    if (p->name.ends_with(".e_score_correction_bias")) ctx.device.copy_to_device(ctx.stream, p->value, bias_E.data());
+}
+
 }  // namespace
 
 model::Config layout_config() {
@@ -51,7 +60,7 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
   }
   if (c.exact) options.part.exact_micro_batches = static_cast<int64_t>(most_batches);
   if (ranks) ranks->place(layout_config(), static_cast<int64_t>(most_batches), options);
-  if (c.has_expert_budget && options.part.ep_size > 1) {
+  if (c.has_expert_rounds && options.part.ep_size > 1) {
     const model::Config config = layout_config();
     options.part.expert_rows =
         layers::most_expert_rows({}, options.max_tokens, config.n_routed_experts, config.num_experts_per_tok);
@@ -59,6 +68,7 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
   Session session(backend_for(options.precision), layout_config(), options, StateMemory::kNone, ranks);
   layers::Ctx& ctx = session.ctx();
   session.model().initialize(ctx, kSeed);
+  if (c.has_expert_rounds) choose_the_last_experts(ctx, session.model());
   const auto objective = objective::make_objective("sft", {});
   optim::Adamw adamw({});
   Step step({ctx, session.model(), *objective, session.norm_meter(), adamw, 1.0, c.auxiliary, &session.update_meter()});

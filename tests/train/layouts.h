@@ -18,7 +18,8 @@ struct TrainedCase {
   model::ModelOptions options;                         // max_tokens is set from the steps
   AuxiliaryWeights auxiliary;
   bool exact = false;
-  bool has_expert_budget = false;  // as few expert rows at once as can be, where experts are spread over ranks
+  // All tokens choose experts of one rank, which takes as few rows at once as can be: the rest comes in further rounds.
+  bool has_expert_rounds = false;
 };
 
 // The tiny model with a number of experts that ranks can share.

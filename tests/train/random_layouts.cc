@@ -84,13 +84,13 @@ RandomCase random_case(uint64_t number, int64_t world_size) {
                          .balance = draw.chance(50) ? 0.1 : 0.0,
                          .indexer = 0.5,
                          .bias_update_speed = draw.chance(50) ? 1e-3 : 0.0};
-  c.trained.has_expert_budget = draw.chance(50);
+  c.trained.has_expert_rounds = draw.chance(50);
   c.trained.exact = draw.chance(50);
   c.description = fmt::format("case {} of {} ranks: {}; {} micro-batches, recompute {}{}{}{}{}", number, world_size,
                               c.layout.to_string(), num_batches, static_cast<int>(options.recompute),
                               options.mtp ? ", prediction block" : "",
                               options.indexer == model::IndexerUse::kTrain ? ", indexer" : "",
-                              c.trained.has_expert_budget ? ", expert budget" : "", c.trained.exact ? ", exact" : "");
+                              c.trained.has_expert_rounds ? ", expert rounds" : "", c.trained.exact ? ", exact" : "");
   return c;
 }
 

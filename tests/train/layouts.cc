@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "comm/world.h"
 #include "layers/dispatch_rounds.h"
@@ -50,6 +51,20 @@ void add_ranks(comm::Comm* world, std::map<std::string, std::vector<double>>& wh
   }
 }
 
+bool is_router_bias(const layers::Parameter& p) { return p.name.ends_with("e_score_correction_bias"); }
+
+// Router biases are no trained parameters: every rank of a stage has them, the first one counts.
+void collect_biases(Session& session, const parallel::Ranks* ranks, Trained& out) {
+  model::ModelOptions whole = session.model().options();
+  whole.part = {};
+  const model::Model whole_model(layout_config(), whole);
+  for (const layers::Parameter* p : whole_model.parameters())
+    if (is_router_bias(*p)) out.biases[p->name].resize(p->shape.size());
+  for (const layers::Parameter* p : session.model().parameters())
+    if (is_router_bias(*p) && session.whole().is_counted(*p)) put(out.biases, session.ctx(), *p, p->value);
+  add_ranks(ranks ? ranks->world : nullptr, out.biases);
+}
+
 Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
   model::ModelOptions options = c.options;
   size_t most_batches = 0;
@@ -71,7 +86,8 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
   if (c.has_expert_rounds) choose_the_last_experts(ctx, session.model());
   const auto objective = objective::make_objective("sft", {});
   optim::Adamw adamw({});
-  Step step({ctx, session.model(), *objective, session.norm_meter(), adamw, 1.0, c.auxiliary, &session.update_meter()});
+  Step step({ctx, session.model(), *objective, session.norm_meter(), adamw, c.max_grad_norm, c.auxiliary,
+             &session.update_meter()});
 
   Trained out;
   for (const auto& row : session.whole().rows) {
@@ -83,14 +99,18 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
     StepResult result = step.compute(c.steps[i], kLearningRate);
     for (const auto& local : mine)
       if (i == 0 && local.is_counted) put(out.gradients, ctx, *local.parameter, local.parameter->owned_grad());
+    if (i == 0)
+      for (const model::MoeStatistics& layer : result.moe_L) out.loads.push_back(layer.load_E);
     result = step.update();
     out.losses.push_back(result.loss), out.mtp_losses.push_back(result.mtp_loss);
     out.norms.push_back(result.norms.global), out.updates.push_back(result.update->global.update);
+    out.balance_losses.push_back(result.balance_loss), out.indexer_losses.push_back(result.indexer_loss);
   }
   for (const auto& local : mine)
     if (local.is_counted) put(out.weights, ctx, *local.parameter, local.parameter->master);
   add_ranks(ranks ? ranks->world : nullptr, out.gradients);
   add_ranks(ranks ? ranks->world : nullptr, out.weights);
+  collect_biases(session, ranks, out);
   out.planned_bytes = session.book().total_bytes(), out.allocated_bytes = session.allocated_bytes();
   return out;
 }
@@ -110,6 +130,29 @@ double relative(const std::map<std::string, std::vector<double>>& a,
     }
   }
   return std::sqrt(difference / square);
+}
+
+double norm(const std::vector<double>& values) {
+  return std::sqrt(std::inner_product(values.begin(), values.end(), values.begin(), 0.0));
+}
+
+// Of the parameter that differs most. A gradient that vanishes in exact arithmetic has no figures of its own: the floor
+// is 1/1000 of the largest.
+void compare_each(const Trained& a, const Trained& b, Difference& d) {
+  double largest = 0;
+  for (const auto& [name, expected] : b.gradients) largest = std::max(largest, norm(expected));
+  for (const auto& [name, expected] : b.gradients) {
+    std::vector<double> apart = a.gradients.at(name);
+    for (size_t i = 0; i < apart.size(); ++i) apart[i] -= expected[i];
+    const double moved = norm(apart) / std::max(norm(expected), largest / 1000);
+    if (moved > d.worst_gradient) d.worst_gradient = moved, d.worst_parameter = name;
+  }
+  for (const auto& [name, expected] : b.biases)
+    for (size_t i = 0; i < expected.size(); ++i)
+      d.bias = std::max(d.bias, std::abs(a.biases.at(name)[i] - expected[i]));
+  d.auxiliary =
+      std::max(relative(a.balance_losses[0], b.balance_losses[0]), relative(a.indexer_losses[0], b.indexer_losses[0]));
+  d.same_loads = a.loads == b.loads;
 }
 
 }  // namespace
@@ -147,6 +190,7 @@ Difference difference(const Trained& a, const Trained& b) {
     if (d.first_bit.empty() && a.norms[i] != b.norms[i]) d.first_bit = fmt::format("norm of step {}", i);
   }
   d.weight = relative(a.weights, b.weights, "weight", d.first_bit);
+  compare_each(a, b, d);
   return d;
 }
 

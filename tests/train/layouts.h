@@ -17,6 +17,7 @@ struct TrainedCase {
   std::vector<std::vector<layers::MicroBatch>> steps;  // the micro-batches of each
   model::ModelOptions options;                         // max_tokens is set from the steps
   AuxiliaryWeights auxiliary;
+  double max_grad_norm = 1;
   bool exact = false;
   // All tokens choose experts of one rank, which takes as few rows at once as can be: the rest comes in further rounds.
   bool has_expert_rounds = false;
@@ -27,6 +28,9 @@ model::Config layout_config();
 
 struct Trained {
   std::vector<double> losses, mtp_losses, norms, updates;  // of each step
+  std::vector<double> balance_losses, indexer_losses;      // the same
+  std::vector<std::vector<int32_t>> loads;                 // of experts in the first step, by layer
+  std::map<std::string, std::vector<double>> biases;       // of routers, after the last step
   std::map<std::string, std::vector<double>> gradients;    // of the first step, of the whole model
   std::map<std::string, std::vector<double>> weights;      // after the last one
   int64_t planned_bytes = 0, allocated_bytes = 0;          // of rank 0
@@ -42,8 +46,13 @@ struct Difference {
   // Relative, of the loss, prediction loss or norm that differs most: of the first step, and of all steps, with
   // updates.
   double first_step = 0, curve = 0;
-  double loss_curve = 0;  // the same of the losses of all steps alone
-  double gradient = 0;    // relative, of all gradients as one vector
+  double loss_curve = 0;        // the same of the losses of all steps alone
+  double gradient = 0;          // relative, of all gradients as one vector
+  double worst_gradient = 0;    // of the parameter that differs most, relative to its norm and no less than 1/1000
+  std::string worst_parameter;  // of the largest; and its name
+  double auxiliary = 0;         // relative, of the balance or indexer loss of the first step
+  double bias = 0;              // largest difference of a router's bias
+  bool same_loads = true;
   double weight = 0;      // the same of the weights
   std::string first_bit;  // what first has other bits: "norm of step 0"; empty: nothing
 };

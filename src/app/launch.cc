@@ -15,6 +15,7 @@
 #include "parallel/mesh.h"
 #include "train/run_config.h"
 #include "train/run_dir.h"
+#include "train/run_options.h"
 #include "train/supervisor.h"
 
 namespace temper::app {
@@ -107,7 +108,7 @@ class Launch {
   // Whether to start again, and with how many ranks: fewer where as many failed twice without progress, or could not
   // even be started (code 1).
   bool choose_ranks(int code) {
-    const int64_t fewer = parallel::largest_world(layout(), num_ranks_ - 1);
+    const int64_t fewer = parallel::largest_world(train::layout_of(config_), num_ranks_ - 1);
     const bool may_shrink = arguments_.min_ranks > 0 && fewer >= arguments_.min_ranks;
     if (code == 1 && !may_shrink) {
       tell(what_happened(code) + "; gave up");
@@ -121,11 +122,6 @@ class Launch {
     }
     if (may_shrink && (code == 1 || num_failures_ > 1)) num_ranks_ = fewer;
     return true;
-  }
-
-  parallel::Layout layout() const {
-    const auto& l = config_.layout;
-    return {l.dp, l.ep, l.pp, l.cp, l.tp, l.zero};
   }
 
   const LaunchArguments& arguments_;

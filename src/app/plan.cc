@@ -23,8 +23,7 @@ plan::DryRunRequest request_of(const train::RunConfig& config, int64_t num_ranks
   const bool mtp =
       request.config.num_nextn_predict_layers == 1 && config.train.mtp_weight > 0 && config.train.indexer != "warm-up";
   request.options = train::model_options(config, mtp);
-  const auto& l = config.layout;
-  request.layout = parallel::resolve({l.dp, l.ep, l.pp, l.cp, l.tp, l.zero}, num_ranks, request.config);
+  request.layout = parallel::resolve(train::layout_of(config), num_ranks, request.config);
   request.num_micro_batches = config.train.gradient_accumulation;
   request.auxiliary = {mtp ? config.train.mtp_weight : 0, config.train.balance_weight, config.train.indexer_weight,
                        config.train.bias_update_speed};

@@ -55,6 +55,9 @@ void Attention::declare_scratch(Book& book, int64_t max_tokens, int64_t num_thre
   const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
     book.declare(&view, TensorKind::kScratch, sinks_.name + ":" + what, dtype, shape);
   };
+  const auto declare_operand = [&](View& view, const char* what, Shape shape) {
+    book.declare(&view, dtypes_.operands, sinks_.name + ":" + what, dtypes_.act, shape);
+  };
   declare(scratch_.ou_TNH, "ou", dtypes_.act, {T, N, H});
   if (indexer_) {
     const ScratchScope forward_only(book);
@@ -62,10 +65,10 @@ void Attention::declare_scratch(Book& book, int64_t max_tokens, int64_t num_thre
   }
   if (!train) return;
   declare(scratch_.do_TNH, "do", dtypes_.act, {T, N, H});
-  declare(scratch_.dq_TNH, "dq", dtypes_.act, {T, N, H});
-  declare(scratch_.dy1_TW, "dy1", dtypes_.act, {T, dims_.G * dims_.O});
-  declare(scratch_.dqa_TQ, "dqa", dtypes_.act, {T, dims_.Q});
-  declare(scratch_.dkv_TH, "dkv", dtypes_.act, {T, H});
+  declare_operand(scratch_.dq_TNH, "dq", {T, N, H});
+  declare_operand(scratch_.dy1_TW, "dy1", {T, dims_.G * dims_.O});
+  declare_operand(scratch_.dqa_TQ, "dqa", {T, dims_.Q});
+  declare_operand(scratch_.dkv_TH, "dkv", {T, H});
   declare(scratch_.dr_TQ, "dr", dtypes_.acc, {T, dims_.Q});
   declare(scratch_.dc_TH, "dc", dtypes_.acc, {T, H});
   if (compressor_) {
@@ -173,17 +176,14 @@ void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Save
                          EntryUse use, const DeviceLayout& layout, const RotaryTable& rotary) const {
   const int64_t T = h_TD.dim(0), N = dims_.N, H = dims_.H;
   const int64_t C = compressor_ ? layout.entries(dims_.rate).num_entries : 0;
-  const View ou_TNH = scratch_.ou_TNH.first(T), do_TNH = scratch_.do_TNH.first(T), dq_TNH = scratch_.dq_TNH.first(T);
+  const View do_TNH = scratch_.do_TNH.first(T), dq_TNH = scratch_.dq_TNH.first(T);
   const View dy1_TW = scratch_.dy1_TW.first(T), dc_TH = scratch_.dc_TH.first(T), dkv_TH = scratch_.dkv_TH.first(T);
   const View dqa_TQ = scratch_.dqa_TQ.first(T), dr_TQ = scratch_.dr_TQ.first(T);
 
   // Output projections (12.I).
-  ctx.ops.rope(ctx.stream, ou_TNH, saved.o_TNH, rotary.cos_sin_LP2, layout.position_T, -1);
   o_b_.backward_weight(ctx, dy_TD, saved.y1_TW);
   o_b_.backward_input(ctx, dy1_TW, dy_TD, 0);
   const Shape groups{dims_.G, dims_.O, N * H / dims_.G};
-  if (o_a_.w.grad.defined())
-    ctx.ops.matmul(ctx.stream, o_a_.w.grad.reshape(groups), grouped(dy1_TW).t(), grouped(ou_TNH), o_a_.w.next_beta());
   ctx.ops.matmul(ctx.stream, grouped(do_TNH), grouped(dy1_TW), o_a_.w.value.reshape(groups), 0);
   ctx.ops.rope(ctx.stream, do_TNH, do_TNH, rotary.cos_sin_LP2, layout.position_T, +1);
 
@@ -195,6 +195,13 @@ void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Save
   ctx.ops.attention_backward(ctx.stream, dq_TNH, dc_TH, dk_CH, sinks_.grad, do_TNH, saved.o_TNH, saved.lse_TN,
                              saved.q_TNH, saved.c_TH, k_CH, sinks_.value, ranges(layout, selected_TA, use), scale(),
                              workspace);
+  if (o_a_.w.grad.defined()) {
+    const View ou_TNH = saved.o_TNH;  // in its place: nobody reads o after this
+    ctx.ops.rope(ctx.stream, ou_TNH, saved.o_TNH, rotary.cos_sin_LP2, layout.position_T, -1);
+    weight_work(ctx, [this, groups, dy1_TW, ou_TNH](Ctx& at) {
+      at.ops.matmul(at.stream, o_a_.w.grad.reshape(groups), grouped(dy1_TW).t(), grouped(ou_TNH), o_a_.w.next_beta());
+    });
+  }
 
   // Keys: unrope, norm, projection.
   rope_rows(ctx, dc_TH, dc_TH, rotary, layout.position_T, -1);

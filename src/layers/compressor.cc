@@ -30,8 +30,8 @@ void Compressor::declare_saved(Book& book, TensorKind kind, Saved& saved, int64_
 
 void Compressor::declare_scratch(Book& book, int64_t max_tokens) {
   const int64_t T = max_tokens, C = max_tokens / dims_.rate;
-  book.declare(&dz_TZ_, TensorKind::kScratch, ape_.name + ":dz", dtypes_.act, {T, dims_.Z()});
-  book.declare(&dg_TZ_, TensorKind::kScratch, ape_.name + ":dg", dtypes_.act, {T, dims_.Z()});
+  book.declare(&dz_TZ_, dtypes_.operands, ape_.name + ":dz", dtypes_.act, {T, dims_.Z()});
+  book.declare(&dg_TZ_, dtypes_.operands, ape_.name + ":dg", dtypes_.act, {T, dims_.Z()});
   book.declare(&dv_CH_, TensorKind::kScratch, ape_.name + ":dv", dtypes_.acc, {C, dims_.H});
 }
 

@@ -2,6 +2,10 @@
 // reference; there are no globals.
 #pragma once
 
+#include <functional>
+#include <utility>
+#include <vector>
+
 #include "backend/ops.h"
 #include "comm/comm.h"
 
@@ -30,6 +34,10 @@ struct Groups {
   comm::Comm* data = nullptr;  // dp, cp and tp together: the ranks that share out a step's rows
 };
 
+struct Ctx;
+// Work that forms the gradients of matrices, put off.
+using WeightWork = std::vector<std::function<void(Ctx&)>>;
+
 struct Ctx {
   const backend::OpTable& ops;
   const backend::DeviceTable& device;
@@ -39,7 +47,20 @@ struct Ctx {
   // The block that runs, for whoever watches the ops: its number, the prediction block's being the last; -1 outside.
   int64_t layer = -1;
   Groups groups = {};
+  // Where weight_work() leaves its work; null: it is done at once.
+  WeightWork* later = nullptr;
 };
+
+// Does what forms the gradient of a matrix, or leaves it for a later pass, which runs it in the same order. What it
+// reads must then be there still: saved by forward, or in memory of Dtypes::operands.
+template <class Work>
+void weight_work(Ctx& ctx, Work work) {
+  if (ctx.later) {
+    ctx.later->emplace_back(std::move(work));
+  } else {
+    work(ctx);
+  }
+}
 
 // While it lives, ops belong to a block.
 class LayerScope {

@@ -26,10 +26,10 @@ void Experts::declare_scratch(Book& book, int64_t max_rows, bool train) {
   const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
     book.declare(&view, TensorKind::kScratch, down_.name + ":" + what, dtype, shape);
   };
-  declare(scratch_.a_RF, "a", dtypes_.act, {R, F});
+  book.declare(&scratch_.a_RF, dtypes_.operands, down_.name + ":a", dtypes_.act, {R, F});
   if (!train) return;
   declare(scratch_.da_RF, "da", dtypes_.act, {R, F});
-  declare(scratch_.dgu_RG, "dgate_up", dtypes_.act, {R, 2 * F});
+  book.declare(&scratch_.dgu_RG, dtypes_.operands, down_.name + ":dgate_up", dtypes_.act, {R, 2 * F});
   if (!sums_apart()) return;
   declare(scratch_.gate_up_stack_SND, "gate_up_stack", dtypes_.acc, {S, 2 * F, D});
   declare(scratch_.down_stack_SDF, "down_stack", dtypes_.acc, {S, D, F});

@@ -25,8 +25,8 @@ void Indexer::declare_scratch(Book& book, int64_t max_tokens, int64_t num_thread
   declare(q_TIP_, "q", dtypes_.act, {T, I, P});
   declare(w_TI_, "w", dtypes_.acc, {T, I});
   if (!train || !is_trained()) return;
-  declare(d_.q_TIP, "dq", dtypes_.act, {T, I, P});
-  declare(d_.w_TI, "dw", dtypes_.act, {T, I});
+  book.declare(&d_.q_TIP, dtypes_.operands, q_b_.w.name + ":dq", dtypes_.act, {T, I, P});
+  book.declare(&d_.w_TI, dtypes_.operands, q_b_.w.name + ":dw", dtypes_.act, {T, I});
   declare(d_.k_CP, "dk", dtypes_.acc, {C, P});
   declare(d_.workspace, "workspace", dtypes_.acc, {num_threads, C, P});
   compressor_.declare_scratch(book, max_tokens);

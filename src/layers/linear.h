@@ -16,9 +16,10 @@ struct Linear {
   void backward_input(Ctx& ctx, View dx, View dy, double beta) const {
     ctx.ops.matmul(ctx.stream, dx, dy, w.value, beta);
   }
-  // Nothing when the weight is frozen.
+  // dW, now or later (weight_work). Nothing when the weight is frozen.
   void backward_weight(Ctx& ctx, View dy, View x) const {
-    if (w.grad.defined()) ctx.ops.matmul(ctx.stream, w.grad, dy.t(), x, w.next_beta());
+    if (!w.grad.defined()) return;
+    weight_work(ctx, [this, dy, x](Ctx& at) { at.ops.matmul(at.stream, w.grad, dy.t(), x, w.next_beta()); });
   }
 };
 

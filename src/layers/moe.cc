@@ -51,16 +51,23 @@ void Moe::declare_scratch(Book& book, int64_t max_tokens, bool train) {
   const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
     book.declare(&view, TensorKind::kScratch, router_.w.name + ":" + what, dtype, shape);
   };
+  const auto declare_operand = [&](View& view, const char* what, Shape shape) {
+    book.declare(&view, dtypes_.operands, router_.w.name + ":" + what, dtypes_.act, shape);
+  };
   if (!dispatch_.is_exchange()) declare(scratch_.x_RD, "x", dtypes_.act, {R, D});
-  declare(scratch_.y_RD, "y", dtypes_.act, {R, D});
+  {
+    const ScratchScope same(book);  // as dx, where dy need not be kept
+    declare_operand(scratch_.y_RD, "y", {R, D});
+  }
+  declare(scratch_.dx_RD, "dx", dtypes_.act, {R, D});
   experts_.declare_scratch(book, R, train);
   dispatch_.declare_scratch(book, router_.w.name, T);
-  declare(scratch_.shared_a_TF, "shared_a", dtypes_.act, {T, F});
+  declare_operand(scratch_.shared_a_TF, "shared_a", {T, F});
   declare(scratch_.shared_y_TD, "shared_y", dtypes_.act, {T, D});
   if (!train) return;
   declare(scratch_.shared_da_TF, "shared_da", dtypes_.act, {T, F});
-  declare(scratch_.shared_dgu_TG, "shared_dgate_up", dtypes_.act, {T, 2 * F});
-  declare(scratch_.dz_TE, "dz", dtypes_.act, {T, dims_.E});
+  declare_operand(scratch_.shared_dgu_TG, "shared_dgate_up", {T, 2 * F});
+  declare_operand(scratch_.dz_TE, "dz", {T, dims_.E});
   declare(scratch_.dweight_R1, "drow_weight", dtypes_.acc, {R, 1});
   declare(scratch_.dweight_TK, "dweight", dtypes_.acc, {T, dims_.K});
 }
@@ -149,22 +156,45 @@ void Moe::backward_shared(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Sav
   shared_up_.backward_input(ctx, dh_TD, dup_TF, 1);
 }
 
+// Gradients of a round's rows, to the gradient of gu.
+void Moe::backward_down(Ctx& ctx, const RoundViews& v, View dy_TD, const ExpertRows& rows) const {
+  dispatch_.hidden_to_experts(ctx, v.y_RD, dy_TD, rows, "dispatch of gradients");
+  experts_.backward_down(ctx, scratch_.dweight_R1.first(rows.count), v.y_RD, v.gu_RG, v.weight_R1, rows);
+}
+
+void Moe::backward_weights(Ctx& ctx, const RoundViews& v, View h_TD, const ExpertRows& rows) const {
+  if (experts_.needs_input() && !dispatch_.is_exchange()) dispatch_.hidden_to_experts(ctx, v.x_RD, h_TD, rows, "");
+  experts_.backward_weights(ctx, v.y_RD, v.x_RD, rows);
+}
+
+// Some time after backward_routed. Of a single round everything is there still; of several only the last one's, so that
+// all of them are gone through again.
+void Moe::backward_weights_later(Ctx& ctx, View dy_TD, View h_TD, const Saved& saved) const {
+  const auto rounds = dispatch_.rounds(ctx, saved.plan);
+  for (int64_t i = 0; i < Dispatch::num_rounds(rounds); ++i) {
+    const ExpertRows rows = dispatch_.begin_round(ctx, saved.plan, rounds, i);
+    const RoundViews v = views(saved, rows);
+    if (rounds.size() > 1) receive(ctx, v, h_TD, saved, rows), backward_down(ctx, v, dy_TD, rows);
+    backward_weights(ctx, v, h_TD, rows);
+  }
+}
+
 void Moe::backward_routed(Ctx& ctx, View dh_TD, View dweight_TK, View dy_TD, View h_TD, const Saved& saved) const {
   const auto rounds = dispatch_.rounds(ctx, saved.plan);
   View returned_PD, returned_P1;
   for (int64_t i = 0; i < Dispatch::num_rounds(rounds); ++i) {
     const ExpertRows rows = dispatch_.begin_round(ctx, saved.plan, rounds, i);
     const RoundViews v = views(saved, rows);
-    const View dy_RD = v.y_RD, dx_RD = v.y_RD, dweight_R1 = scratch_.dweight_R1.first(rows.count);
+    const View dx_RD = scratch_.dx_RD.first(rows.count), dweight_R1 = scratch_.dweight_R1.first(rows.count);
     if (i > 0) receive(ctx, v, h_TD, saved, rows);
-    dispatch_.hidden_to_experts(ctx, dy_RD, dy_TD, rows, "dispatch of gradients");
-    experts_.backward_down(ctx, dweight_R1, dy_RD, v.gu_RG, v.weight_R1, rows);
-    if (experts_.needs_input() && !dispatch_.is_exchange()) dispatch_.hidden_to_experts(ctx, v.x_RD, h_TD, rows, "");
-    experts_.backward_weights(ctx, dy_RD, v.x_RD, rows);
+    backward_down(ctx, v, dy_TD, rows);
+    if (!ctx.later) backward_weights(ctx, v, h_TD, rows);
     experts_.backward_input(ctx, dx_RD, rows);
     returned_PD = dispatch_.hidden_from_experts(ctx, dx_RD, rows, "combine of gradients");
     returned_P1 = dispatch_.weights_from_experts(ctx, dweight_R1, rows, "gradients of weights");
   }
+  if (ctx.later)
+    weight_work(ctx, [this, dy_TD, h_TD, saved](Ctx& at) { backward_weights_later(at, dy_TD, h_TD, saved); });
   const View slot_row_TK = saved.plan.slot_row_TK;
   ctx.ops.combine(ctx.stream, dh_TD, returned_PD, slot_row_TK, dh_TD);
   const int64_t slots = slot_row_TK.size();

@@ -83,6 +83,9 @@ class Moe {
   RoundViews views(const Saved& saved, const ExpertRows& rows) const;
   void receive(Ctx& ctx, const RoundViews& v, View h_TD, const Saved& saved, const ExpertRows& rows) const;
   void route(Ctx& ctx, View h_TD, View token_T, const Saved& saved, View expert_TK, const ChoiceRule& rule) const;
+  void backward_down(Ctx& ctx, const RoundViews& v, View dy_TD, const ExpertRows& rows) const;
+  void backward_weights(Ctx& ctx, const RoundViews& v, View h_TD, const ExpertRows& rows) const;
+  void backward_weights_later(Ctx& ctx, View dy_TD, View h_TD, const Saved& saved) const;
   void backward_shared(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved) const;
   void backward_routed(Ctx& ctx, View dh_TD, View dweight_TK, View dy_TD, View h_TD, const Saved& saved) const;
 
@@ -94,9 +97,10 @@ class Moe {
   Dispatch dispatch_;
   Linear shared_gate_, shared_up_, shared_down_;
   struct Scratch {
-    View x_RD, y_RD, shared_a_TF, shared_y_TD;  // act; x: on one rank
-    View shared_da_TF, shared_dgu_TG, dz_TE;    // act
-    View dweight_R1, dweight_TK;                // acc
+    View x_RD, y_RD, dx_RD;                   // act; x: on one rank; dx: in the memory of y unless that is kept
+    View shared_a_TF, shared_y_TD;            // act
+    View shared_da_TF, shared_dgu_TG, dz_TE;  // act
+    View dweight_R1, dweight_TK;              // acc
   } scratch_;
 };
 

@@ -92,6 +92,9 @@ using ParameterList = std::vector<Parameter*>;
 // Dtypes of a run: act for activations and matrices, acc for accumulation and vectors of parameters.
 struct Dtypes {
   DType act, acc;
+  // Memory of the activations' gradients that matrices' gradients are formed from: scratch, since that follows at once;
+  // saved tensors where it is put off (weight_work).
+  TensorKind operands = TensorKind::kScratch;
 };
 
 // A matrix (or a stack of matrices): stored in act, decayed, normal start.

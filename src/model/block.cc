@@ -73,7 +73,12 @@ void Block::declare_choices(Book& book, int64_t max_tokens) {
 void Block::declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train) {
   const ScratchScope scope(book);
   if (train) {
-    book.declare(&dy_TD_, TensorKind::kScratch, prefix_ + "dy", dtypes_.act, {max_tokens, dims_.hyper.D});
+    const Shape shape{max_tokens, dims_.hyper.D};
+    {
+      const ScratchScope same(book);  // one memory unless both are kept
+      book.declare(&moe_dy_TD_, dtypes_.operands, prefix_ + "moe:dy", dtypes_.act, shape);
+    }
+    book.declare(&attention_dy_TD_, dtypes_.operands, prefix_ + "attention:dy", dtypes_.act, shape);
     book.declare(&dh_TD_, TensorKind::kScratch, prefix_ + "dh", dtypes_.acc, {max_tokens, dims_.hyper.D});
     attention_hyper_.declare_scratch(book, max_tokens);
     moe_hyper_.declare_scratch(book, max_tokens);
@@ -138,16 +143,17 @@ void Block::backward(Ctx& ctx, View dx_TMD, View x_TMD, layers::EntryUse use, co
                      const DeviceLayout& layout, const RotaryTable& rotary) const {
   const int64_t T = x_TMD.dim(0);
   const auto attention_site = first(saved_.attention_site, T), moe_site = first(saved_.moe_site, T);
-  const View x_mid_TMD = saved_.x_mid_TMD.first(T), dy_TD = dy_TD_.first(T), dh_TD = dh_TD_.first(T);
+  const View x_mid_TMD = saved_.x_mid_TMD.first(T), dh_TD = dh_TD_.first(T);
+  const View moe_dy_TD = moe_dy_TD_.first(T), attention_dy_TD = attention_dy_TD_.first(T);
   const Choices chosen = choices(T);
 
-  moe_hyper_.backward_post(ctx, dy_TD, dx_TMD, x_mid_TMD, moe_site.y_TD, moe_site.hyper);
-  moe_.backward(ctx, dh_TD, dy_TD, moe_site.h_TD, moe_.first(saved_.moe, T), chosen.expert_TK, balance);
+  moe_hyper_.backward_post(ctx, moe_dy_TD, dx_TMD, x_mid_TMD, moe_site.y_TD, moe_site.hyper);
+  moe_.backward(ctx, dh_TD, moe_dy_TD, moe_site.h_TD, moe_.first(saved_.moe, T), chosen.expert_TK, balance);
   moe_norm_.backward(ctx, dh_TD, dh_TD, moe_site.u_TD, moe_site.rstd_T);
   moe_hyper_.backward_pre(ctx, dx_TMD, dh_TD, x_mid_TMD, moe_site.hyper);
 
-  attention_hyper_.backward_post(ctx, dy_TD, dx_TMD, x_TMD, attention_site.y_TD, attention_site.hyper);
-  attention_.backward(ctx, dh_TD, dy_TD, attention_site.h_TD,
+  attention_hyper_.backward_post(ctx, attention_dy_TD, dx_TMD, x_TMD, attention_site.y_TD, attention_site.hyper);
+  attention_.backward(ctx, dh_TD, attention_dy_TD, attention_site.h_TD,
                       attention_.first(saved_.attention, T, num_entries(attention_, layout)), chosen.selected_TA, use,
                       layout, rotary);
   attention_norm_.backward(ctx, dh_TD, dh_TD, attention_site.u_TD, attention_site.rstd_T);

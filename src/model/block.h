@@ -88,7 +88,7 @@ class Block {
   layers::Moe moe_;
   Saved saved_;
   Choices choices_;
-  View dy_TD_, dh_TD_;  // scratch: act, acc
+  View moe_dy_TD_, attention_dy_TD_, dh_TD_;  // act, act, acc
 };
 
 }  // namespace temper::model

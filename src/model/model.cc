@@ -23,8 +23,9 @@ layers::RotarySpec rotary_spec(const Rope& rope, int64_t dims) {
           rope.original_max_position_embeddings};
 }
 
-layers::Dtypes dtypes_of(layers::Precision precision) {
-  return {layers::act_dtype(precision), layers::acc_dtype(precision)};
+layers::Dtypes dtypes_of(const ModelOptions& options) {
+  return {layers::act_dtype(options.precision), layers::acc_dtype(options.precision),
+          options.part.weights_later ? TensorKind::kSaved : TensorKind::kScratch};
 }
 
 layers::ExpertPart expert_part(const ModelPart& part) {
@@ -33,6 +34,11 @@ layers::ExpertPart expert_part(const ModelPart& part) {
 
 void check_part(const ModelOptions& options, const Config& c) {
   const ModelPart& part = options.part;
+  if (part.weights_later && options.recompute != Recompute::kNone)
+    fail(
+        ErrorCode::kInvalidArgument,
+        "schedule \"zero-bubble\" keeps the activations that recompute = \"block\" or \"full\" drops; take recompute = "
+        "\"none\" or another schedule");
   if (part.ep_size < 1 || c.n_routed_experts % part.ep_size != 0 || part.ep_rank < 0 || part.ep_rank >= part.ep_size)
     fail(ErrorCode::kInvalidArgument,
          "rank {} of {} for the experts was asked for; the {} experts of a layer must be "
@@ -48,7 +54,7 @@ void check_part(const ModelOptions& options, const Config& c) {
 }  // namespace
 
 Model::Impl::Impl(const Config& c, const ModelOptions& options)
-    : dtypes(dtypes_of(options.precision)),
+    : dtypes(dtypes_of(options)),
       first_layer(options.part.first_layer),
       end_layer(options.part.end_layer < 0 ? c.num_hidden_layers : options.part.end_layer),
       keep(make_keep_plan(options.recompute, end_layer - first_layer, options.train)),
@@ -147,6 +153,7 @@ void Model::declare(Book& book) {
   m.book = &book;
   m.layout.declare(book, T, config_.compress_rates());
   m.parked.resize(options_.part.num_slots);
+  if (options_.part.weights_later) m.later.resize(options_.part.num_slots);
   for (size_t slot = 1; slot < m.parked.size(); ++slot) {
     m.parked[slot].layout.declare(book, T, config_.compress_rates());
     m.parked[slot].entry_uses.resize(config_.num_hidden_layers);

@@ -120,6 +120,11 @@ class Model {
   const layers::MicroBatch& mtp_batch() const;
   // After logprobs (and mtp_logprobs). Accumulates into every trainable parameter's grad.
   void backward(layers::Ctx& ctx, const LossGradients& gradients);
+  // The same in two passes, where options.part.weights_later: after the first the gradient of the input is there, and
+  // all that is not the gradient of a matrix of a layer; the second, of the slot's micro-batch, adds those. Both take
+  // the micro-batches in one order, which gives the bits of backward().
+  void backward_inputs(layers::Ctx& ctx, const LossGradients& gradients);
+  void backward_weights(layers::Ctx& ctx);
 
   // Since zero_gradients().
   AuxiliaryLosses auxiliary_losses(layers::Ctx& ctx) const;
@@ -151,6 +156,7 @@ class Model {
   Impl& impl() { return *impl_; }  // for the decoder, which drives the layers itself
 
  private:
+  void backward(layers::Ctx& ctx, const LossGradients& gradients, bool weights_later);
   void drop_other_stages(const std::vector<size_t>& block_ends);
 
   Config config_;

@@ -42,6 +42,12 @@ struct Model::Impl {
   std::vector<layers::EntryUse> entry_uses;
   std::vector<Slot> parked;  // of the other micro-batches that are alive; that of the current one is empty
   int64_t slot = 0;
+  // Products that the backward pass of a slot's micro-batch has put off, by unit in their order.
+  struct UnitWork {
+    int64_t unit;
+    layers::WeightWork work;
+  };
+  std::vector<std::vector<UnitWork>> later;
   const Book* book = nullptr;
   std::optional<Choices> given;  // of the current micro-batch
   bool with_mtp = false;         // whether the model has it, here or on another rank
@@ -67,11 +73,11 @@ struct Model::Impl {
   void gather(layers::Ctx& ctx, int64_t unit) const {
     if (keeper) keeper->gather(ctx, unit);
   }
-  void begin_backward(layers::Ctx& ctx, int64_t unit) const {
-    if (keeper) keeper->begin_backward(ctx, unit);
-  }
-  // The gradients of the unit are those of its micro-batches from here on.
-  void end_backward(layers::Ctx& ctx, int64_t unit) const;
+  // Around what adds to the gradients of a unit, or with weights_later to those of a kind. The products of a layer are
+  // then put off until run_later.
+  void begin_backward(layers::Ctx& ctx, int64_t unit, bool weights_later);
+  void end_backward(layers::Ctx& ctx, int64_t unit, bool weights_later);
+  void end_backward(layers::Ctx& ctx, int64_t unit, GradientKind kind) const;
   View streams(int64_t layer) const {
     return stream_buffers[keep.stream_buffer[layer - first_layer]].first(layout.num_tokens());
   }
@@ -93,7 +99,7 @@ struct Model::Impl {
     return is_used ? layers::LmHead::Known{dlogp, dv.first(num_rows)} : layers::LmHead::Known{};
   }
   // Fills dx_TMD with the gradient of the streams after the last main layer.
-  void backward_heads(layers::Ctx& ctx, int64_t num_layers, const LossGradients& gradients);
+  void backward_heads(layers::Ctx& ctx, int64_t num_layers, const LossGradients& gradients, bool weights_later);
   static bool routes_by_score(const Config& config, int64_t layer) {
     return layer == config.num_hidden_layers || !config.is_hash_moe[layer];
   }

@@ -29,6 +29,9 @@ struct ModelPart {
   int64_t expert_rows = 0;
   // Micro-batches that are alive at once, from their forward pass to the end of their backward pass.
   int64_t num_slots = 1;
+  // Backward in two passes: backward_inputs leaves the products of matrices' gradients, and what they are formed from,
+  // to backward_weights.
+  bool weights_later = false;
   int64_t cp_rank = 0, cp_size = 1;  // rows of every micro-batch, in contiguous shards
   int64_t tp_rank = 0, tp_size = 1;  // heads, output groups and the vocabulary
   // Ranks with equal whole weights, with equal slices of what tp cuts, with equal experts; what they share (ZeRO):

@@ -71,8 +71,8 @@ void Mtp::declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, b
   };
   declare(ep_RD_, "ep", dtypes_.act, {R, D_});
   if (train) {
-    declare(din_act_RMD_, "din_act", dtypes_.act, {R, M_, D_});
-    declare(de_act_RD_, "de_act", dtypes_.act, {R, D_});
+    book.declare(&din_act_RMD_, dtypes_.operands, "mtp.0:din_act", dtypes_.act, {R, M_, D_});
+    book.declare(&de_act_RD_, dtypes_.operands, "mtp.0:de_act", dtypes_.act, {R, D_});
     declare(dx_RMD_, "dx", dtypes_.acc, {R, M_, D_});
     declare(dh_RMD_, "dh", dtypes_.acc, {R, M_, D_});
     declare(de_RD_, "de", dtypes_.acc, {R, D_});

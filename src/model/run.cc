@@ -27,11 +27,42 @@ void Model::Impl::rebuild(Ctx& ctx, const Config& config, int64_t layer) const {
 const std::vector<layers::ParameterList>& Model::units() const { return impl_->units; }
 void Model::set_weight_keeper(WeightKeeper* keeper) { impl_->keeper = keeper; }
 
-void Model::Impl::end_backward(Ctx& ctx, int64_t unit) const {
+void Model::Impl::begin_backward(Ctx& ctx, int64_t unit, bool weights_later) {
+  gather(ctx, unit);
+  if (keeper) keeper->begin_backward(ctx, unit, GradientKind::kOthers);
+  if (weights_later) {
+    later[slot].push_back({unit, {}});
+    ctx.later = &later[slot].back().work;
+  } else if (keeper) {
+    keeper->begin_backward(ctx, unit, GradientKind::kOfProducts);
+  }
+}
+
+void Model::Impl::end_backward(Ctx& ctx, int64_t unit, bool weights_later) {
+  ctx.later = nullptr;
+  end_backward(ctx, unit, GradientKind::kOthers);
+  if (!weights_later) end_backward(ctx, unit, GradientKind::kOfProducts);
+}
+
+// The unit's gradients are those of its micro-batches from here on.
+void Model::Impl::end_backward(Ctx& ctx, int64_t unit, GradientKind kind) const {
   // What this micro-batch did not reach: documents too short for a compressed entry, a prediction block without rows.
-  for (const Parameter* p : unit == WeightKeeper::kEnds ? units.back() : units[unit])
-    if (std::exchange(p->grad_is_stale, false)) ctx.ops.fill(ctx.stream, p->grad, 0);
-  if (keeper) keeper->end_backward(ctx, unit);
+  if (kind == GradientKind::kOfProducts)
+    for (const Parameter* p : unit == WeightKeeper::kEnds ? units.back() : units[unit])
+      if (std::exchange(p->grad_is_stale, false)) ctx.ops.fill(ctx.stream, p->grad, 0);
+  if (keeper) keeper->end_backward(ctx, unit, kind);
+}
+
+void Model::backward_weights(Ctx& ctx) {
+  Impl& m = *impl_;
+  for (const Impl::UnitWork& products : std::exchange(m.later[m.slot], {})) {
+    const LayerScope scope(ctx, products.unit);
+    // Experts with further rounds compute those again, for which they need their weights.
+    if (options_.part.ep_size > 1) m.gather(ctx, products.unit);
+    if (m.keeper) m.keeper->begin_backward(ctx, products.unit, GradientKind::kOfProducts);
+    for (const auto& work : products.work) work(ctx);
+    m.end_backward(ctx, products.unit, GradientKind::kOfProducts);
+  }
 }
 
 void Model::complete_gradients(Ctx& ctx) {
@@ -53,6 +84,7 @@ void Model::weights_updated(Ctx& ctx) {
 void Model::zero_gradients(Ctx& ctx, int64_t num_micro_batches) {
   Impl& m = *impl_;
   if (m.keeper) m.keeper->begin_step(num_micro_batches);
+  for (auto& of_slot : m.later) of_slot.clear();  // of a step that was given up
   for (const Parameter* p : parameters_)
     if (p->grad.defined() && !p->grad_piece.defined()) clear_gradient(ctx, *p);
   for (const View& sum : {m.load_LE, m.entropy_L, m.clamped_L3, m.balance_L, m.indexer_L})
@@ -151,31 +183,39 @@ void Model::mtp_logits(Ctx& ctx, int64_t begin, int64_t end, std::vector<double>
   impl_->lm_head.logits(ctx, impl_->mtp->y_RD(), begin, end, logits_RV);
 }
 
-void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradients& gradients) {
+void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradients& gradients, bool weights_later) {
   const int64_t T = layout.num_tokens();
   const View streams_grad = dx_TMD.first(T), dy_TD = dv_TD.first(T);
   ctx.ops.fill(ctx.stream, streams_grad, 0);
-  if (mtp) begin_backward(ctx, num_layers);
   // Without rows of its own the block still joins the exchange of experts with ranks that have some.
   const bool is_empty = mtp && mtp->num_rows() == 0;
-  if (mtp && (is_empty ? mtp->has_run() : !gradients.mtp_dlogp_R.empty())) {
-    const View dy_RD = mtp_dv_TD.first(mtp->num_rows());
-    lm_head.backward(ctx, dy_RD, mtp->y_RD(), gradients.mtp_dlogp_R, mtp_lm_saved);
+  const bool mtp_counts = mtp && (is_empty ? mtp->has_run() : !gradients.mtp_dlogp_R.empty());
+  const View dy_RD = mtp_counts ? mtp_dv_TD.first(mtp->num_rows()) : View{};
+  if (mtp_counts) lm_head.backward(ctx, dy_RD, mtp->y_RD(), gradients.mtp_dlogp_R, mtp_lm_saved);
+  if (mtp) begin_backward(ctx, num_layers, weights_later);
+  if (mtp_counts) {
     const LayerScope scope(ctx, num_layers);
     mtp->backward(ctx, streams_grad, embedding.grad, dy_RD, balance_of(num_layers, gradients.balance), main_rotary);
   }
-  if (mtp) end_backward(ctx, num_layers);
+  if (mtp) end_backward(ctx, num_layers, weights_later);
   lm_head.backward(ctx, dy_TD, y_TD.first(T), gradients.dlogp_T, lm_saved);
   norm.backward(ctx, dy_TD, dy_TD, v_TD.first(T), v_rstd_T.first(T));
   head_hyper.backward_pre(ctx, streams_grad, dy_TD, streams(num_layers), head_saved.first(T));
 }
 
-void Model::backward(Ctx& ctx, const LossGradients& gradients) {
+void Model::backward(Ctx& ctx, const LossGradients& gradients) { backward(ctx, gradients, false); }
+
+void Model::backward_inputs(Ctx& ctx, const LossGradients& gradients) {
+  CHECK(options_.part.weights_later);
+  backward(ctx, gradients, true);
+}
+
+void Model::backward(Ctx& ctx, const LossGradients& gradients, bool weights_later) {
   Impl& m = *impl_;
   const int64_t T = m.layout.num_tokens(), L = config_.num_hidden_layers;
   CHECK(options_.train && (!m.is_last() || static_cast<int64_t>(gradients.dlogp_T.size()) == T),
         gradients.dlogp_T.size(), T);
-  if (m.is_last() && m.lowest_trained <= L) m.backward_heads(ctx, L, gradients);
+  if (m.is_last() && m.lowest_trained <= L) m.backward_heads(ctx, L, gradients, weights_later);
 
   const View dx_TMD = m.dx_TMD.first(T);
   const int64_t segment = m.keep.segment;
@@ -188,7 +228,7 @@ void Model::backward(Ctx& ctx, const LossGradients& gradients) {
       for (int64_t k = l - segment + 1; k < l; ++k) m.rebuild(ctx, config_, k);
     }
     if (m.keep.share_saved && !is_last) m.rebuild(ctx, config_, l);
-    m.begin_backward(ctx, l);
+    m.begin_backward(ctx, l, weights_later);
     // The indexer's loss reads what forward saved; it leaves dx alone.
     if (m.indexer_is_trained)
       m.blocks[l]->backward_indexer(ctx, m.indexer_L.slice(0, l, l + 1), m.entry_uses[l], gradients.indexer, m.layout,
@@ -196,11 +236,11 @@ void Model::backward(Ctx& ctx, const LossGradients& gradients) {
     if (l >= m.lowest_trained)
       m.blocks[l]->backward(ctx, dx_TMD, m.streams(l), m.entry_uses[l], m.balance_of(l, gradients.balance), m.layout,
                             m.rotary(config_, l));
-    m.end_backward(ctx, l);
+    m.end_backward(ctx, l, weights_later);
   }
   if (m.is_first() && m.embedding.grad.defined())
     ctx.ops.embedding_backward(ctx.stream, m.embedding.grad, dx_TMD, m.layout.token_T);
-  m.end_backward(ctx, WeightKeeper::kEnds);
+  m.end_backward(ctx, WeightKeeper::kEnds, false);
 }
 
 View Model::streams(int64_t layer) const { return impl_->streams(layer); }

@@ -7,6 +7,10 @@
 
 namespace temper::model {
 
+// Gradients of a unit, by who forms them: products alone (Parameter::grad_by_products), which a schedule may put off;
+// all others, always at once.
+enum class GradientKind : uint8_t { kOfProducts, kOthers };
+
 // Brings the weights of a layer before it runs and takes its gradients away after it. Units: a main layer by its
 // number, num_hidden_layers for the prediction block, kEnds for everything else, whose weights are always there.
 class WeightKeeper {
@@ -18,10 +22,9 @@ class WeightKeeper {
   virtual void end_step(layers::Ctx& ctx) = 0;
   // The unit's values are wanted.
   virtual void gather(layers::Ctx& ctx, int64_t unit) = 0;
-  // Backward of the unit begins: as gather, and its gradients are wanted.
-  virtual void begin_backward(layers::Ctx& ctx, int64_t unit) = 0;
-  // This micro-batch adds no more to the unit's gradients.
-  virtual void end_backward(layers::Ctx& ctx, int64_t unit) = 0;
+  // A micro-batch adds to these gradients of the unit from now on, and no more.
+  virtual void begin_backward(layers::Ctx& ctx, int64_t unit, GradientKind kind) = 0;
+  virtual void end_backward(layers::Ctx& ctx, int64_t unit, GradientKind kind) = 0;
   // This rank has written what it owns of the values.
   virtual void values_changed(layers::Ctx& ctx) = 0;
 };

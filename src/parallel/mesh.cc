@@ -41,7 +41,7 @@ std::optional<Share> uneven_share(const Layout& layout, const model::Config& con
 }
 
 bool fits(const Layout& layout, const model::Config& config) {
-  return layout.pp <= config.num_hidden_layers && !uneven_share(layout, config);
+  return layout.pp * layout.chunks <= config.num_hidden_layers && !uneven_share(layout, config);
 }
 
 // How far apart two layouts are: the factors between their axes, as powers of two; an axis that was not asked for costs
@@ -75,7 +75,8 @@ std::string nearest_layouts(const Layout& asked, int64_t world_size, const model
       for (const int64_t tp : sizes) {
         if (world_size / pp % cp != 0 || world_size / pp / cp % tp != 0) continue;
         for (const int64_t ep : sizes) {
-          const Layout layout{world_size / pp / cp / tp, ep, pp, cp, tp, asked.zero};
+          Layout layout{world_size / pp / cp / tp, ep, pp, cp, tp, asked.zero};
+          if (pp > 1) layout.schedule = asked.schedule, layout.chunks = asked.chunks;
           if (!fits(layout, config)) continue;
           const Candidate candidate{distance(asked, layout), layout};
           const auto place = std::upper_bound(best.begin(), best.end(), candidate,
@@ -131,6 +132,8 @@ std::string Layout::to_string() const {
     if (size > 1) words += fmt::format("{} {}, ", axis, size);
   };
   add("dp", dp), add("ep", ep), add("pp", pp), add("cp", cp), add("tp", tp);
+  if (schedule != Schedule::kOneFOneB) words += parallel::to_string(schedule) + ", ";
+  add("chunks", chunks);
   if (words.empty() && dp == 1) words = "one rank, ";
   return words + fmt::format("zero {}", zero);
 }
@@ -154,6 +157,11 @@ Layout resolve(const Layout& layout, int64_t world_size, const model::Config& co
   if (layout.dp == 0) resolved.dp = rest;
   if (layout.pp > config.num_hidden_layers)
     refuse(fmt::format("pp = {} stages are more than the model's {} layers", layout.pp, config.num_hidden_layers),
+           layout, world_size, config);
+  check_pipeline(layout.schedule, layout.pp, layout.chunks);
+  if (layout.chunks > config.num_hidden_layers / layout.pp)
+    refuse(fmt::format("chunks = {} for each of {} stages are more than the model's {} layers", layout.chunks,
+                       layout.pp, config.num_hidden_layers),
            layout, world_size, config);
   if (const auto share = uneven_share(resolved, config))
     refuse(fmt::format("{} = {} does not divide {} = {}", share->axis, share->num_ranks, share->what, share->amount),

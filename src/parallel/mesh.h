@@ -10,6 +10,7 @@
 #include <string>
 
 #include "model/config.h"
+#include "parallel/schedule.h"
 
 namespace temper::parallel {
 
@@ -18,6 +19,8 @@ struct Layout {
   int64_t dp = 0, ep = 1, pp = 1, cp = 1, tp = 1;
   // What the ranks with equal weights keep once: 0 nothing, 1 masters and moments, 2 also gradients, 3 also weights.
   int64_t zero = 1;
+  Schedule schedule = Schedule::kOneFOneB;  // of the pipeline
+  int64_t chunks = 1;                       // runs of layers that each of its stages has
   bool operator==(const Layout&) const = default;
   std::string to_string() const;  // "dp 4, ep 2, zero 1"; axes of one rank, and an open dp, are left out
 };
@@ -30,8 +33,8 @@ struct MeshRank {
 };
 
 // dp filled in. Throws kInvalidArgument where the axes do not divide the world or the model (heads and output groups by
-// tp, experts by ep, no more stages than layers, ...), with what was asked, what was found, and the nearest layouts
-// that are valid.
+// tp, experts by ep, a layer for every chunk of every stage, ...), with what was asked, what was found, and the nearest
+// layouts that are valid; and where schedule, pp and chunks do not fit each other.
 Layout resolve(const Layout& layout, int64_t world_size, const model::Config& config);
 
 // The most ranks, not more than at_most, that the axes can share out: an open dp takes what is left, a given one is

@@ -88,8 +88,8 @@ void Ranks::place(const model::Config& config, int64_t num_micro_batches, model:
   part.end_layer = layers.end;
   if (layout.pp > 1) {
     const int64_t of_rank = (num_micro_batches + layout.dp - 1) / layout.dp;
-    const auto list = pipeline_step(Schedule::kOneFOneB, {at.pp, layout.pp, 1}, of_rank);
-    part.num_slots = num_slots(list, 0);
+    part.num_slots = num_slots(pipeline_step(layout.schedule, {at.pp, layout.pp, 1}, of_rank), 0);
+    part.weights_later = layout.schedule == Schedule::kZeroBubble;
   }
   part.ep_rank = at.ep, part.ep_size = layout.ep;
   if (layout.ep > 1 && part.expert_rows == 0) {

@@ -72,19 +72,6 @@ size_t num_warm_up(Schedule schedule, const PipelinePlace& place, int64_t group_
   return std::min(static_cast<size_t>(warm_up), num_turns);
 }
 
-void check_place(Schedule schedule, const PipelinePlace& place) {
-  CHECK(place.stage >= 0 && place.stage < place.num_stages, place.stage, place.num_stages);
-  const int64_t stages = place.num_stages, chunks = place.num_chunks;
-  if (schedule != Schedule::kInterleaved && chunks != 1)
-    fail(ErrorCode::kInvalidArgument,
-         "{} chunks per stage were asked for, but schedule \"{}\" has one; take schedule \"{}\" or 1 chunk", chunks,
-         to_string(schedule), to_string(Schedule::kInterleaved));
-  if (schedule == Schedule::kInterleaved && (chunks < 2 || stages < 2))
-    fail(ErrorCode::kInvalidArgument,
-         "schedule \"{}\" needs at least 2 stages of at least 2 chunks, found {} of {}; take schedule \"{}\"",
-         to_string(schedule), stages, chunks, to_string(Schedule::kOneFOneB));
-}
-
 }  // namespace
 
 std::string describe(const Instruction& instruction) {
@@ -96,6 +83,23 @@ std::string describe(const Instruction& instruction) {
 
 std::string to_string(Schedule schedule) {
   return schedule == Schedule::kOneFOneB ? "1f1b" : schedule == Schedule::kInterleaved ? "interleaved" : "zero-bubble";
+}
+
+Schedule schedule_of(std::string_view name) {
+  for (const Schedule schedule : kSchedules)
+    if (to_string(schedule) == name) return schedule;
+  fail(ErrorCode::kInvalidArgument, "schedule \"{}\" is none of \"1f1b\", \"interleaved\", \"zero-bubble\"", name);
+}
+
+void check_pipeline(Schedule schedule, int64_t num_stages, int64_t num_chunks) {
+  if (schedule != Schedule::kInterleaved && num_chunks != 1)
+    fail(ErrorCode::kInvalidArgument,
+         "{} chunks per stage were asked for, but schedule \"{}\" has one; take schedule \"{}\" or 1 chunk", num_chunks,
+         to_string(schedule), to_string(Schedule::kInterleaved));
+  if (schedule == Schedule::kInterleaved && (num_chunks < 2 || num_stages < 2))
+    fail(ErrorCode::kInvalidArgument,
+         "schedule \"{}\" needs at least 2 stages of at least 2 chunks, found {} of {}; take schedule \"{}\"",
+         to_string(schedule), num_stages, num_chunks, to_string(Schedule::kOneFOneB));
 }
 
 std::vector<Instruction> with_messages(const PipelinePlace& place, const Instruction& work) {
@@ -117,7 +121,8 @@ std::vector<Instruction> with_messages(const PipelinePlace& place, const Instruc
 
 std::vector<Instruction> pipeline_step(Schedule schedule, const PipelinePlace& place, int64_t num_micro_batches) {
   CHECK(num_micro_batches > 0, num_micro_batches);
-  check_place(schedule, place);
+  CHECK(place.stage >= 0 && place.stage < place.num_stages, place.stage, place.num_stages);
+  check_pipeline(schedule, place.num_stages, place.num_chunks);
   const std::vector<int64_t> groups = group_sizes(place, num_micro_batches);
   const std::vector<Turn> forwards = turns(place, groups, false), backwards = turns(place, groups, true);
   const size_t warm_up = num_warm_up(schedule, place, groups[0], forwards.size());

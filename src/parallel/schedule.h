@@ -4,9 +4,11 @@
 // of stage p % num_stages. Every stage runs a list of its own; docs/schedules.md draws them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace temper::parallel {
@@ -41,7 +43,11 @@ enum class Schedule : uint8_t {
   kInterleaved,  // 1F1B over num_chunks chunks of a stage: bubble (stages - 1) (F + B + W) / num_chunks
   kZeroBubble,   // ZB-H1: W apart from B and later, in what would be bubble: (stages - 1) (F + B - W)
 };
+inline constexpr std::array kSchedules = {Schedule::kOneFOneB, Schedule::kInterleaved, Schedule::kZeroBubble};
 std::string to_string(Schedule schedule);  // as in a run file: "1f1b", "interleaved", "zero-bubble"
+Schedule schedule_of(std::string_view name);
+// Throws kInvalidArgument where they do not fit each other.
+void check_pipeline(Schedule schedule, int64_t num_stages, int64_t num_chunks);
 
 struct PipelinePlace {
   int64_t stage = 0, num_stages = 1, num_chunks = 1;
@@ -58,7 +64,7 @@ std::vector<Instruction> with_messages(const PipelinePlace& place, const Instruc
 // between stages, then reduce. The update is a list of its own: the result is judged before it. What the lists of all
 // stages keep to is written in schedule_check.h; above all, every chunk takes the micro-batches in ascending order, in
 // F, B and W alike, so that its gradients are one sum whatever the schedule. One stage: F, L, B per micro-batch.
-// Throws kInvalidArgument where schedule, stages and chunks do not fit each other.
+// Throws as check_pipeline.
 std::vector<Instruction> pipeline_step(Schedule schedule, const PipelinePlace& place, int64_t num_micro_batches);
 // The same without a pipeline. Only one micro-batch is alive at a time, so one set of saved activations serves all.
 std::vector<Instruction> one_rank_step(int64_t num_micro_batches);

@@ -7,6 +7,7 @@ namespace {
 
 using layers::Ctx;
 using layers::Parameter;
+using model::GradientKind;
 
 // A whole value or gradient with the room behind it: equal pieces, one for each rank.
 View all_pieces(const Parameter& p, const View& whole) {
@@ -16,6 +17,10 @@ View all_pieces(const Parameter& p, const View& whole) {
 View own_piece(const Parameter& p, const View& whole) {
   const int64_t piece = p.share.piece(p.shape.size());
   return all_pieces(p, whole).rows(p.share.rank * piece, (p.share.rank + 1) * piece);
+}
+
+GradientKind kind_of(const Parameter& p) {
+  return p.grad_by_products ? GradientKind::kOfProducts : GradientKind::kOthers;
 }
 
 View flat(const View& view) { return view.reshape({view.size()}); }
@@ -35,7 +40,7 @@ Weights::Weights(model::Model& model, EqualRanks ranks)
 }
 
 void Weights::declare(Book& book) {
-  done_U_.assign(model_.units().size(), 0);
+  for (auto& done_U : done_KU_) done_U.assign(model_.units().size(), 0);
   int64_t num_levels = 0;
   while (model_.options().part.exact_micro_batches >> num_levels > 0) ++num_levels;
   const auto declare_tree = [&](std::vector<View>& levels, const Parameter& p, const char* what) {
@@ -57,7 +62,7 @@ void Weights::begin_step(int64_t num_micro_batches) {
   CHECK(num_micro_batches > 0);
   CHECK(!exact_ || num_micro_batches <= model_.options().part.exact_micro_batches, num_micro_batches);
   num_micro_batches_ = num_micro_batches;
-  std::fill(done_U_.begin(), done_U_.end(), 0);
+  for (auto& done_U : done_KU_) std::fill(done_U.begin(), done_U.end(), 0);
 }
 
 const layers::ParameterList& Weights::unit_list(int64_t unit) const {
@@ -72,10 +77,9 @@ void Weights::gather(Ctx& ctx, int64_t unit) {
   resident_unit_ = unit;
 }
 
-void Weights::begin_backward(Ctx& ctx, int64_t unit) {
-  gather(ctx, unit);
+void Weights::begin_backward(Ctx& ctx, int64_t unit, GradientKind kind) {
   for (const Parameter* p : unit_list(unit))
-    if (p->grad_piece.defined()) model::clear_gradient(ctx, *p);
+    if (kind_of(*p) == kind && p->grad_piece.defined()) model::clear_gradient(ctx, *p);
 }
 
 void Weights::add_ranks(Ctx& ctx, const Parameter& p, int64_t unit) const {
@@ -88,13 +92,14 @@ void Weights::add_ranks(Ctx& ctx, const Parameter& p, int64_t unit) const {
   }
 }
 
-void Weights::end_backward(Ctx& ctx, int64_t unit) {
-  const int64_t micro_batch = done_U_[unit == kEnds ? done_U_.size() - 1 : unit]++;
+void Weights::end_backward(Ctx& ctx, int64_t unit, GradientKind kind) {
+  auto& done_U = done_KU_[static_cast<size_t>(kind)];
+  const int64_t micro_batch = done_U[unit == kEnds ? done_U.size() - 1 : unit]++;
   const bool is_last = micro_batch + 1 == num_micro_batches_;
-  const bool is_mtp = unit == model_.config().num_hidden_layers;
+  const bool is_mtp = unit == model_.config().num_hidden_layers && kind == GradientKind::kOthers;
   if (is_mtp && !mtp_embedding_.empty()) take(ctx, embedding(), unit, mtp_embedding_, micro_batch);
   for (const Parameter* p : unit_list(unit)) {
-    if (!p->grad.defined()) continue;
+    if (!p->grad.defined() || kind_of(*p) != kind) continue;
     if (exact_) {
       take(ctx, *p, unit, trees_.at(p), micro_batch);
     } else if (p->grad_piece.defined()) {

@@ -13,6 +13,7 @@
 // over the step's micro-batches for every D that is a power of two.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <vector>
@@ -43,8 +44,8 @@ class Weights : public model::WeightKeeper {
   void begin_step(int64_t num_micro_batches) override;
   void end_step(layers::Ctx& ctx) override;
   void gather(layers::Ctx& ctx, int64_t unit) override;
-  void begin_backward(layers::Ctx& ctx, int64_t unit) override;
-  void end_backward(layers::Ctx& ctx, int64_t unit) override;
+  void begin_backward(layers::Ctx& ctx, int64_t unit, model::GradientKind kind) override;
+  void end_backward(layers::Ctx& ctx, int64_t unit, model::GradientKind kind) override;
   void values_changed(layers::Ctx& ctx) override;
 
  private:
@@ -62,7 +63,8 @@ class Weights : public model::WeightKeeper {
   bool exact_ = false;
   int64_t resident_unit_ = kNobody;  // whose whole values are in the shared memory (zero 3)
   static constexpr int64_t kNobody = -2;
-  std::vector<int64_t> done_U_;  // micro-batches whose gradients a unit has, the ends last
+  // Micro-batches whose gradients a unit has, by kind; the ends last.
+  std::array<std::vector<int64_t>, 2> done_KU_;
   // Exact mode: of what this rank owns, sums of 1, 2, 4, ... micro-batches.
   std::map<const layers::Parameter*, std::vector<View>> trees_;
   // The same of what the prediction block adds to the embedding's gradient: in a pipeline, first and last stage form a

@@ -72,10 +72,12 @@ DryRun dry_run(const DryRunRequest& request) {
   run.model_flops *= static_cast<double>(layout.dp);
   const int64_t of_rank = (request.num_micro_batches + layout.dp - 1) / layout.dp;
   std::vector<parallel::PartTimes> parts;
-  for (const Role& role : run.roles) parts.push_back({role.flops / 3, role.flops / 3, role.flops / 3});
-  run.bubble_fraction =
-      parallel::simulate(parallel::pipeline_lists(parallel::Schedule::kOneFOneB, layout.pp, 1, of_rank), parts, 0)
-          .bubble_fraction;
+  for (int64_t part = 0; part < layout.pp * layout.chunks; ++part) {
+    const double pass = run.roles[part % layout.pp].flops / 3 / static_cast<double>(layout.chunks);
+    parts.push_back({pass, pass, pass});
+  }
+  const auto lists = parallel::pipeline_lists(layout.schedule, layout.pp, layout.chunks, of_rank);
+  run.bubble_fraction = parallel::simulate(lists, parts, 0).bubble_fraction;
   return run;
 }
 

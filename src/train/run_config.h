@@ -58,6 +58,8 @@ struct RunConfig {
   } run;
   struct Layout {
     int64_t dp = 0, ep = 1, pp = 1, cp = 1, tp = 1, zero = 1, expert_rows = 0;
+    std::string schedule = "1f1b";
+    int64_t chunks = 1;
     double deadline = 60;
   } layout;
   struct Output {

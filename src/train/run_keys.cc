@@ -162,6 +162,12 @@ std::vector<Key> run_keys(RunConfig& c) {
        "than with even loads",
        Effect::kNone},
       {"layout.pp", IntegerField{&c.layout.pp, 1}, "pipeline stages", Effect::kNone},
+      {"layout.schedule", ChoiceField{&c.layout.schedule, {"1f1b", "interleaved", "zero-bubble"}},
+       "order of a step in the pipeline (docs/schedules.md); zero-bubble takes memory and needs train.recompute = "
+       "\"none\"",
+       Effect::kNone},
+      {"layout.chunks", IntegerField{&c.layout.chunks, 1},
+       "runs of neighbouring layers that a stage has; more than 1 with schedule = \"interleaved\"", Effect::kNone},
       {"layout.cp", IntegerField{&c.layout.cp, 1}, "ranks that share a row of tokens", Effect::kNone},
       {"layout.tp", IntegerField{&c.layout.tp, 1}, "ranks that share heads and vocabulary", Effect::kNone},
       {"layout.deadline", RealField{&c.layout.deadline, 0, kNoLimit},

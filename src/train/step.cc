@@ -32,9 +32,10 @@ const StepResult& Step::compute(std::span<const layers::MicroBatch> batches, dou
   for (const layers::MicroBatch& batch : batches) num_step_tokens_ += static_cast<int64_t>(batch.tokens.size());
   deal();
   const comm::Comm* pp = parts_.ctx.groups.pp;
-  instructions_ =
-      parallel::pipeline_step(parallel::Schedule::kOneFOneB, {comm::group_rank(pp), comm::group_size(pp), 1},
-                              static_cast<int64_t>(mine_.size()));
+  const auto schedule =
+      parts_.model.options().part.weights_later ? parallel::Schedule::kZeroBubble : parallel::Schedule::kOneFOneB;
+  instructions_ = parallel::pipeline_step(schedule, {comm::group_rank(pp), comm::group_size(pp), 1},
+                                          static_cast<int64_t>(mine_.size()));
   num_slots_ = parallel::num_slots(instructions_, 0);
   position_ = instructions_.size();
   z_ = count_denominator(parts_.objective, batches);
@@ -159,9 +160,13 @@ void Step::execute(const parallel::Instruction& instruction) {
       loss(instruction);
       break;
     case Action::kBackward:
-      parts_.model.backward(parts_.ctx,
-                            {dlogp_T_, mtp_dlogp_R_, parts_.auxiliary.balance / static_cast<double>(batches_.size()),
-                             parts_.auxiliary.indexer / static_cast<double>(num_step_tokens_)});
+      parts_.model.backward(parts_.ctx, loss_gradients());
+      break;
+    case Action::kBackwardInput:
+      parts_.model.backward_inputs(parts_.ctx, loss_gradients());
+      break;
+    case Action::kBackwardWeight:
+      parts_.model.backward_weights(parts_.ctx);
       break;
     case Action::kReduce:
       reduce();
@@ -180,8 +185,6 @@ void Step::execute(const parallel::Instruction& instruction) {
     case Action::kRecvBackward:
       pass(instruction);
       break;
-    default:  // of schedules that are not run yet
-      CHECK(false, parallel::describe(instruction));
   }
   parts_.ctx.device.stream_sync(parts_.ctx.stream);  // so that the split of time is true
   const double seconds = now_seconds() - start;
@@ -191,6 +194,8 @@ void Step::execute(const parallel::Instruction& instruction) {
       result_.forward_seconds += seconds;
       break;
     case Action::kBackward:
+    case Action::kBackwardInput:
+    case Action::kBackwardWeight:
       result_.backward_seconds += seconds;
       break;
     case Action::kReduce:
@@ -219,6 +224,11 @@ void Step::pass(const parallel::Instruction& instruction) {
     default:
       return pp.send(stream, model.streams_gradient(), pp.rank() - 1, {"gradients of activations"});
   }
+}
+
+model::LossGradients Step::loss_gradients() const {
+  return {dlogp_T_, mtp_dlogp_R_, parts_.auxiliary.balance / static_cast<double>(batches_.size()),
+          parts_.auxiliary.indexer / static_cast<double>(num_step_tokens_)};
 }
 
 void Step::forward(const parallel::Instruction& instruction) {

@@ -91,6 +91,7 @@ class Step : private parallel::Executor {
   const layers::MicroBatch& batch_of(const parallel::Instruction& instruction) const;
   Sums& sums_of(const parallel::Instruction& instruction);
   void pass(const parallel::Instruction& instruction);
+  model::LossGradients loss_gradients() const;
   void forward(const parallel::Instruction& instruction);
   void loss(const parallel::Instruction& instruction);
   double mtp_loss();

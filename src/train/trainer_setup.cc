@@ -90,11 +90,9 @@ Trainer::Trainer(RunConfig config, Start start, Files& files, int64_t at_most_st
 }
 
 void Trainer::join_ranks() {
-  const auto& l = config_.layout;
-  const parallel::Layout wanted{l.dp, l.ep, l.pp, l.cp, l.tp, l.zero};
-  const parallel::Layout layout = parallel::resolve(wanted, comm::group_size(world_), model_config_);
+  const parallel::Layout layout = parallel::resolve(layout_of(config_), comm::group_size(world_), model_config_);
   if (!world_) return;
-  world_->set_deadline(l.deadline);
+  world_->set_deadline(config_.layout.deadline);
   world_->set_place(0, "starting the run");
   world_->barrier(nullptr, {"run directory"});  // it is there from now on
   ranks_ = parallel::join_mesh(*world_, layout);

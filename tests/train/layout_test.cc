@@ -12,6 +12,7 @@ namespace temper::train {
 namespace {
 
 using parallel::Layout;
+using parallel::Schedule;
 using testing::difference;
 using testing::train_on;
 using testing::Trained;
@@ -71,12 +72,40 @@ TEST_P(LayoutTest, GivesTheBitsOfOneRankInExactMode) {
   EXPECT_EQ(difference(many, one).first_bit, "");
 }
 
-INSTANTIATE_TEST_SUITE_P(Pipeline, LayoutTest,
-                         ::testing::Values(LayoutCase{{.dp = 1, .pp = 2, .zero = 0}, 4},
-                                           LayoutCase{{.dp = 1, .pp = 3, .zero = 1}, 4},
-                                           LayoutCase{{.dp = 2, .pp = 2, .zero = 1}, 8},
-                                           LayoutCase{{.dp = 2, .pp = 2, .zero = 3}, 4},
-                                           LayoutCase{{.dp = 4, .pp = 2, .zero = 2}, 8}),
+INSTANTIATE_TEST_SUITE_P(
+    Pipeline, LayoutTest,
+    ::testing::Values(LayoutCase{{.dp = 1, .pp = 2, .zero = 0}, 4}, LayoutCase{{.dp = 1, .pp = 3, .zero = 1}, 4},
+                      LayoutCase{{.dp = 2, .pp = 2, .zero = 1}, 8}, LayoutCase{{.dp = 2, .pp = 2, .zero = 3}, 4},
+                      LayoutCase{{.dp = 4, .pp = 2, .zero = 2}, 8},
+                      LayoutCase{{.dp = 2, .pp = 2, .zero = 2, .schedule = Schedule::kZeroBubble}, 8}),
+    [](const auto& info) { return name_of(info.param); });
+
+// Every chunk takes the micro-batches in one order, whatever the schedule.
+class ScheduleTest : public ::testing::TestWithParam<LayoutCase> {};
+
+TEST_P(ScheduleTest, GivesTheBitsOfOneFOneBInThePlansMemory) {
+  for (const bool exact : {false, true}) {
+    TrainedCase c = tiny_case(GetParam().micro_batches);
+    c.config = testing::layout_config(std::max<int64_t>(3, GetParam().layout.pp * GetParam().layout.chunks));
+    c.exact = exact;
+    c.has_expert_rounds = true;  // further rounds, whose tensors are not kept
+    Layout plain = GetParam().layout;
+    plain.schedule = Schedule::kOneFOneB, plain.chunks = 1;
+    const Trained ours = train_on(GetParam().layout, c);
+    EXPECT_EQ(difference(ours, train_on(plain, c)).first_bit, "") << "exact: " << exact;
+    EXPECT_EQ(ours.planned_bytes, ours.allocated_bytes);
+  }
+}
+
+constexpr Schedule kZb = Schedule::kZeroBubble;
+
+INSTANTIATE_TEST_SUITE_P(ZeroBubble, ScheduleTest,
+                         ::testing::Values(LayoutCase{{.dp = 1, .pp = 2, .zero = 0, .schedule = kZb}, 4},
+                                           LayoutCase{{.dp = 1, .pp = 4, .zero = 1, .schedule = kZb}, 3},
+                                           LayoutCase{{.dp = 2, .pp = 2, .zero = 3, .schedule = kZb}, 7},
+                                           LayoutCase{{.dp = 2, .ep = 2, .pp = 2, .zero = 1, .schedule = kZb}, 6},
+                                           LayoutCase{{.dp = 2, .ep = 2, .pp = 3, .zero = 2, .schedule = kZb}, 8},
+                                           LayoutCase{{.dp = 4, .ep = 2, .pp = 2, .zero = 3, .schedule = kZb}, 12}),
                          [](const auto& info) { return name_of(info.param); });
 
 class TwentyStepsTest : public ::testing::TestWithParam<Layout> {};

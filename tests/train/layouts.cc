@@ -26,9 +26,14 @@ void choose_the_last_experts(layers::Ctx& ctx, const model::Model& model) {
 
 }  // namespace
 
-model::Config layout_config() {
+model::Config layout_config(int64_t num_layers) {
   model::Config config = tiny_config();
   config.n_routed_experts = 8;
+  for (int64_t l = config.num_hidden_layers; l < num_layers; ++l) {
+    config.layer_types.push_back(config.layer_types[l - config.num_hidden_layers]);
+    config.is_hash_moe.push_back(config.is_hash_moe[l - config.num_hidden_layers]);
+  }
+  config.num_hidden_layers = num_layers;
   return config;
 }
 
@@ -74,13 +79,13 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
       options.max_tokens = std::max(options.max_tokens, static_cast<int64_t>(batch.tokens.size()));
   }
   if (c.exact) options.part.exact_micro_batches = static_cast<int64_t>(most_batches);
-  if (ranks) ranks->place(layout_config(), static_cast<int64_t>(most_batches), options);
+  if (ranks) ranks->place(c.config, static_cast<int64_t>(most_batches), options);
   if (c.has_expert_rounds && options.part.ep_size > 1) {
-    const model::Config config = layout_config();
+    const model::Config& config = c.config;
     options.part.expert_rows =
         layers::most_expert_rows({}, options.max_tokens, config.n_routed_experts, config.num_experts_per_tok);
   }
-  Session session(backend_for(options.precision), layout_config(), options, StateMemory::kNone, ranks);
+  Session session(backend_for(options.precision), c.config, options, StateMemory::kNone, ranks);
   layers::Ctx& ctx = session.ctx();
   session.model().initialize(ctx, kSeed);
   if (c.has_expert_rounds) choose_the_last_experts(ctx, session.model());
@@ -158,7 +163,7 @@ void compare_each(const Trained& a, const Trained& b, Difference& d) {
 }  // namespace
 
 Trained train_in(comm::Comm& world, const parallel::Layout& layout, const TrainedCase& c) {
-  const parallel::Ranks ranks = parallel::join_mesh(world, parallel::resolve(layout, world.size(), layout_config()));
+  const parallel::Ranks ranks = parallel::join_mesh(world, parallel::resolve(layout, world.size(), c.config));
   return train_rank(&ranks, c);
 }
 

@@ -13,7 +13,11 @@
 
 namespace temper::train::testing {
 
+// The tiny model with a number of experts that ranks can share, and with so many layers: its three, again and again.
+model::Config layout_config(int64_t num_layers = 3);
+
 struct TrainedCase {
+  model::Config config = layout_config();
   std::vector<std::vector<layers::MicroBatch>> steps;  // the micro-batches of each
   model::ModelOptions options;                         // max_tokens is set from the steps
   AuxiliaryWeights auxiliary;
@@ -22,9 +26,6 @@ struct TrainedCase {
   // All tokens choose experts of one rank, which takes as few rows at once as can be: the rest comes in further rounds.
   bool has_expert_rounds = false;
 };
-
-// The tiny model with a number of experts that ranks can share.
-model::Config layout_config();
 
 struct Trained {
   std::vector<double> losses, mtp_losses, norms, updates;  // of each step

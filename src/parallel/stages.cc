@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -92,6 +93,11 @@ LayerCosts forward_flops(const model::Config& c, int64_t document_tokens, bool m
   if (mtp)
     costs.last += collapse_and_head + 2 * (1 + M) * D * D + block_flops(c, AttentionKind::kSliding, document_tokens);
   return costs;
+}
+
+double document_flops(const model::Config& config, int64_t num_tokens) {
+  const LayerCosts flops = forward_flops(config, num_tokens, false);
+  return static_cast<double>(num_tokens) * std::accumulate(flops.layer_L.begin(), flops.layer_L.end(), flops.last);
 }
 
 std::vector<LayerRange> split_layers(const LayerCosts& costs, int64_t num_stages, int64_t num_chunks) {

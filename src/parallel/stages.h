@@ -20,6 +20,9 @@ struct LayerCosts {
 // layer, so that these numbers cut it evenly too.
 LayerCosts forward_flops(const model::Config& config, int64_t document_tokens, bool mtp);
 
+// Forward FLOPs of a document of so many tokens in the whole model, alike on all ranks: what data is dealt by.
+double document_flops(const model::Config& config, int64_t num_tokens);
+
 struct LayerRange {
   int64_t begin, end;  // layers [begin, end)
   bool operator==(const LayerRange&) const = default;

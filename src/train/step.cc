@@ -63,37 +63,46 @@ double Step::predicted_flops(const layers::MicroBatch& batch) const {
       layout, std::count_if(batch.targets.begin(), batch.targets.end(), [](int32_t target) { return target >= 0; }));
 }
 
-// Alike on all ranks, whatever part of the model they have: the forward FLOPs of its documents.
+// Of its documents, alike on all ranks.
 double Step::dealing_cost(const layers::MicroBatch& batch) const {
   double cost = 0;
-  for (size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s) {
-    const int64_t length = batch.cu_seqlens[s + 1] - batch.cu_seqlens[s];
-    const auto flops = parallel::forward_flops(parts_.model.config(), length, false);
-    cost += static_cast<double>(length) * std::accumulate(flops.layer_L.begin(), flops.layer_L.end(), flops.last);
-  }
+  for (size_t s = 0; s + 1 < batch.cu_seqlens.size(); ++s)
+    cost += parallel::document_flops(parts_.model.config(), batch.cu_seqlens[s + 1] - batch.cu_seqlens[s]);
   return cost;
 }
 
-// The m-th micro-batch in the order of falling cost is that of rank m mod dp, as its (m / dp)-th: what ranks compute at
-// the same time costs about the same. Where they do not come out even, the last ones of some ranks are empty, since
-// every rank takes part in what ranks do together. In exact mode one rank keeps to that order, too.
+// In the order of falling cost, a micro-batch for every rank at a time: what ranks compute at the same time costs about
+// the same. Of each such round the costliest goes to the rank that has least so far. In exact mode the m-th goes to
+// rank m mod dp, and one rank keeps to that order, too. Where they do not come out even, the last ones of some ranks
+// are empty, since every rank takes part in what ranks do together.
 void Step::deal() {
+  const model::ModelPart& part = parts_.model.options().part;
   const comm::Comm* dp = parts_.ctx.groups.dp;
-  const auto num_ranks = static_cast<size_t>(comm::group_size(dp));
+  const auto num_ranks = static_cast<size_t>(comm::group_size(dp)), self = static_cast<size_t>(comm::group_rank(dp));
   std::vector<size_t> order(batches_.size());
   std::iota(order.begin(), order.end(), 0);
   std::vector<double> costs(batches_.size());
-  if (dp || parts_.model.options().part.exact()) {
+  if (dp || part.exact()) {
     std::transform(batches_.begin(), batches_.end(), costs.begin(), [&](const auto& b) { return dealing_cost(b); });
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return costs[a] > costs[b]; });
   }
   mine_.clear();
+  std::vector<double> cost_of(num_ranks);
+  std::vector<size_t> turn(num_ranks);  // ranks, in the order in which they get theirs
+  std::iota(turn.begin(), turn.end(), 0);
   double longest = 0;
   for (size_t first = 0; first < order.size(); first += num_ranks) {
-    const size_t m = first + static_cast<size_t>(comm::group_rank(dp));
-    mine_.push_back(m < order.size() ? order[m] : kEmpty);
+    if (!part.exact())
+      std::stable_sort(turn.begin(), turn.end(), [&](size_t a, size_t b) { return cost_of[a] < cost_of[b]; });
+    mine_.push_back(kEmpty);
+    for (size_t i = 0; i < num_ranks && first + i < order.size(); ++i) {
+      if (turn[i] == self) mine_.back() = order[first + i];
+      cost_of[turn[i]] += costs[order[first + i]];
+    }
     longest += costs[order[first]];
   }
+  // Without anything to do together before the end of the step, ranks wait there only.
+  if (part.ep_size == 1 && part.zero < 2 && !part.exact()) longest = *std::max_element(cost_of.begin(), cost_of.end());
   const double total = std::accumulate(costs.begin(), costs.end(), 0.0);
   result_.imbalance = dp ? longest * static_cast<double>(num_ranks) / total - 1 : 0;
 }

@@ -32,8 +32,8 @@ struct StepResult {
   double mean_token_accuracy = 0;  // share of targets that were the most likely token
   int64_t num_tokens = 0, num_targets = 0;
   double learning_rate = 0;
-  // How much longer than the mean rank the step is predicted to take for the slowest, micro-batch by micro-batch: 0.1
-  // is a tenth. Of data parallel ranks; 0 on one.
+  // How much longer than the mean rank the step is predicted to take for those that the others wait for, in FLOPs: 0.1
+  // is a tenth. Micro-batch by micro-batch, or, where data parallel ranks wait at the end only, of the step.
   double imbalance = 0;
   optim::GradientNorms norms;                // before clipping
   std::optional<optim::UpdateNorms> update;  // after update(), where StepParts has a meter

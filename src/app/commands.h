@@ -6,6 +6,9 @@
 
 namespace temper::app {
 
+// Exit code of a run that its guard stopped: started again it would meet the same step.
+inline constexpr int kStoppedByGuard = 4;
+
 void add_train(CLI::App& app);
 void add_launch(CLI::App& app);
 void add_verify(CLI::App& app);

@@ -48,6 +48,10 @@ class Launch {
       const int64_t before = newest_state();
       const int code = run_once(stop, is_first);
       if (code == 0 || code == kUsersToMend) return code;
+      if (code == kStoppedByGuard) {
+        tell("the guard stopped the run; not started again, for it would meet the same step (docs/incidents.md)");
+        return code;
+      }
       num_failures_ = newest_state() > before ? 1 : num_failures_ + 1;
       if (!stop.signal_name().empty()) {
         tell(fmt::format("{}; not started again, for {} has asked to stop", what_happened(code), stop.signal_name()));

@@ -20,8 +20,7 @@
 namespace temper::app {
 namespace {
 
-// A step that the guard stopped at, or a bundle that a replay did not reproduce.
-constexpr int kStepFailed = 3;
+constexpr int kNotReproduced = 3;  // the step of a bundle
 
 struct TrainArguments {
   std::string run_file;
@@ -91,7 +90,7 @@ void replay(const std::string& bundle) {
     return;
   }
   fmt::print("not reproduced: {}\n", result.difference);
-  throw CLI::RuntimeError(kStepFailed);
+  throw CLI::RuntimeError(kNotReproduced);
 }
 
 void write_samples(const train::RunConfig& config, const train::TrainSummary& summary) {
@@ -130,7 +129,7 @@ void run_rank(comm::World& world, const TrainArguments& arguments, train::Start 
   const train::TrainSummary summary = train_on(world.comm(), config, start);
   world.close();
   if (world.comm().rank() == 0) conclude(arguments, config, summary, world.comm().size());
-  if (!summary.incident_dir.empty()) throw CLI::RuntimeError(kStepFailed);
+  if (summary.stopped_by_guard) throw CLI::RuntimeError(kStoppedByGuard);
 }
 
 void run(const TrainArguments& arguments) {

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <system_error>
-#include <vector>
 
 #include "base/error.h"
 #include "checkpoint/model_dir.h"
@@ -50,6 +49,15 @@ void remove_run(const std::vector<fs::path>& entries) {
   }
 }
 
+// The directory and those above it that are not there, inner ones first.
+std::vector<fs::path> missing(fs::path directory) {
+  std::error_code error;
+  std::vector<fs::path> list;
+  for (directory = fs::absolute(directory); !fs::exists(directory, error); directory = directory.parent_path())
+    list.push_back(directory);
+  return list;
+}
+
 int lock(const fs::path& directory) {
   const int descriptor = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0 || ::flock(descriptor, LOCK_EX | LOCK_NB) == 0) return descriptor;
@@ -76,12 +84,14 @@ RunDir::RunDir(fs::path path, Start start) : path_(std::move(path)) {
          "{} is not empty and holds no run ({} is there); give another output.dir, or --fresh --force to begin a run "
          "beside what is there",
          path_.string(), entries.front().filename().string());
+  made_ = missing(path_);
   checkpoint::check_save_dir(path_, /*overwrite=*/true);
   lock_ = lock(path_);
   if (holds_run && start == Start::kFreshForce) remove_run(entries);
 }
 
 RunDir::~RunDir() {
+  for (const fs::path& directory : made_) ::rmdir(directory.c_str());  // does nothing where there is something
   if (lock_ >= 0) ::close(lock_);
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 namespace temper::train {
 
@@ -20,7 +21,8 @@ class RunDir {
   // Creates the directory and locks it as long as this lives. Refuses (kInvalidArgument), without touching anything:
   // one that holds a run, if start is kFresh; one that is not empty and holds no run, unless start is kFreshForce,
   // which leaves files alone that no run makes; one in which another process is training. With kReplay nothing
-  // is created or locked.
+  // is created or locked. Directories that it has made and that are empty at the end of its life go with it: a run that
+  // is refused before it begins leaves nothing behind.
   RunDir(std::filesystem::path path, Start start);
   RunDir(const RunDir&) = delete;
   RunDir& operator=(const RunDir&) = delete;
@@ -36,7 +38,8 @@ class RunDir {
 
  private:
   std::filesystem::path path_;
-  int lock_ = -1;  // descriptor of the directory; the system drops the lock with the process
+  std::vector<std::filesystem::path> made_;  // inner ones first
+  int lock_ = -1;                            // descriptor of the directory; the system drops the lock with the process
 };
 
 }  // namespace temper::train

@@ -220,7 +220,8 @@ TrainSummary Trainer::summarise() {
   if (num_states_ > 0) summary.mean_pause_seconds = pause_seconds_ / static_cast<double>(num_states_);
   if (stopped_by_.empty()) summary.model_dir = dir_.model();
   summary.stopped_by = stopped_by_;
-  if (stopped_by_.starts_with("the guard")) summary.incident_dir = incident_dir_;
+  summary.stopped_by_guard = stopped_by_.starts_with("the guard");
+  if (summary.stopped_by_guard) summary.incident_dir = incident_dir_;
   summary.interrupted = state_.step < schedule_.total_steps;
   return summary;
 }

@@ -50,6 +50,7 @@ struct TrainSummary {
   std::string stopped_by;              // the signal, the batch system's clock or the guard; empty: nobody stopped it
   std::filesystem::path incident_dir;  // where the guard stopped the run: the bundle about the step
   bool interrupted = false;            // ended before its last step: stopped, or by train.max_seconds
+  bool stopped_by_guard = false;       // and would be again
   bool was_done = false;               // there was nothing left to do
 };
 

@@ -20,7 +20,7 @@ TEST(IncidentCommand, ARunThatDivergesStopsWithABundleThatReplays) {
   const RunResult run =
       run_temper({"train", run_file, "--set", "optimizer.lr=1e37", "--set", "optimizer.warmup_offset=1", "--set",
                   "guard.on_nonfinite=stop", "--set", "checkpoint.every=1"});
-  EXPECT_EQ(run.exit_code, 3) << run.output;
+  EXPECT_EQ(run.exit_code, 4) << run.output;
   EXPECT_THAT(run.output, HasSubstr("step 2: the loss is"));
   EXPECT_THAT(run.output, HasSubstr("it is reproducible. First bad value: "));
   EXPECT_THAT(run.output, HasSubstr("stopped by the guard at step 2 after step 1, state saved"));

@@ -114,7 +114,8 @@ TEST_F(LaunchCommand, WithFewerPlacesTheRunIsMadeOnFewerRanks) {
   const RunResult result = run_temper(command);
   EXPECT_EQ(result.exit_code, 0) << result.output;
   EXPECT_THAT(result.output,
-              AllOf(HasSubstr("beginning again, for there is no state yet, 2 ranks\n"), HasSubstr("\n2 ranks: dp 2")));
+              AllOf(HasSubstr("beginning again, for there is no state yet, 2 ranks\n"),
+                    HasSubstr("\n2 ranks: dp 2, zero 1")));
 }
 
 TEST_F(LaunchCommand, ASignalStopsAllRanksInOrder) {
@@ -132,6 +133,15 @@ TEST_F(LaunchCommand, WhatAllRanksFindIsSaidOnce) {
   EXPECT_EQ(result.exit_code, 2) << result.output;
   EXPECT_EQ(count(result.output, "[layout] asks for dp 2 x pp 2"), 1u) << result.output;
   EXPECT_THAT(result.output, Not(HasSubstr("temper launch:"))) << "the user's to mend: not started again";
+  EXPECT_FALSE(fs::exists(folder_.path() / "run")) << "what is refused leaves nothing behind";
+}
+
+TEST_F(LaunchCommand, ARunThatItsGuardStoppedIsNotStartedAgain) {
+  const RunResult result =
+      run_temper(arguments("run", {"optimizer.lr=1e37", "optimizer.warmup_offset=1", "guard.on_nonfinite=stop"}));
+  EXPECT_EQ(result.exit_code, 4) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("temper launch: the guard stopped the run; not started again"));
+  EXPECT_EQ(count(result.output, "stopped by the guard at step 2"), 1u) << result.output;
 }
 
 TEST_F(LaunchCommand, WhatOneRankFindsEndsAllWithItsCode) {

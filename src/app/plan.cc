@@ -4,8 +4,9 @@
 #include <memory>
 
 #include "app/commands.h"
+#include "backend/registry.h"
 #include "base/clock.h"
-#include "plan/dry_run.h"
+#include "plan/choose_layout.h"
 #include "train/run_options.h"
 
 namespace temper::app {
@@ -16,20 +17,6 @@ struct PlanArguments {
   std::vector<std::string> overrides;
   int64_t num_ranks = 1;
 };
-
-plan::DryRunRequest request_of(const train::RunConfig& config, int64_t num_ranks) {
-  plan::DryRunRequest request;
-  request.config = train::read_model_config(config);
-  const bool mtp =
-      request.config.num_nextn_predict_layers == 1 && config.train.mtp_weight > 0 && config.train.indexer != "warm-up";
-  request.options = train::model_options(config, mtp);
-  request.layout = parallel::resolve(train::layout_of(config), num_ranks, request.config);
-  request.num_micro_batches = config.train.gradient_accumulation;
-  request.auxiliary = {mtp ? config.train.mtp_weight : 0, config.train.balance_weight, config.train.indexer_weight,
-                       config.train.bias_update_speed};
-  request.staging = config.checkpoint.staging;
-  return request;
-}
 
 void print_role(const plan::Role& role) {
   fmt::print("\nstage {}: layers {} to {}, {} ranks, {} micro-batches alive\n", role.stage, role.layers.begin,
@@ -43,10 +30,21 @@ void print_role(const plan::Role& role) {
     fmt::print("  {:<5} {:>9} calls {:>12}\n", traffic.axis, traffic.num_calls, format_bytes(traffic.num_bytes));
 }
 
+// That of the run file, or the one that it leaves to be chosen.
+parallel::Layout choose_or_resolve(const train::RunConfig& config, int64_t num_ranks, const model::Config& model) {
+  if (!config.layout.is_auto) return parallel::resolve(train::layout_of(config), num_ranks, model);
+  const int64_t memory_bytes = backend::cpu().device.info().memory_bytes / num_ranks;
+  const plan::LayoutRequest request = plan::layout_request(config, num_ranks, memory_bytes);
+  const plan::LayoutRanking ranking = plan::rank_layouts(request);
+  fmt::print("{}\n", plan::describe(ranking, request));
+  return ranking.layouts[ranking.chosen].layout;
+}
+
 void run(const PlanArguments& arguments) {
   const double start = now_seconds();
   const train::RunConfig config = train::load_run_config(arguments.run_file, arguments.overrides);
-  const plan::DryRunRequest request = request_of(config, arguments.num_ranks);
+  plan::DryRunRequest request = plan::dry_run_request(config);
+  request.layout = choose_or_resolve(config, arguments.num_ranks, request.config);
   const plan::DryRun run = plan::dry_run(request);
   fmt::print("{} ranks: {}\n", arguments.num_ranks, request.layout.to_string());
   fmt::print("a step: {} micro-batches, {} tokens, {:.4g} model FLOPs, {:.4g} a rank\n", request.num_micro_batches,
@@ -60,8 +58,10 @@ void run(const PlanArguments& arguments) {
 
 void add_plan(CLI::App& app) {
   auto arguments = std::make_shared<PlanArguments>();
-  CLI::App* command =
-      app.add_subcommand("plan", "memory, messages and FLOPs of each kind of rank of a run, without the ranks");
+  CLI::App* command = app.add_subcommand(
+      "plan",
+      "memory, messages and FLOPs of each kind of rank of a run, without the ranks; with layout.auto, which "
+      "layout it takes and why");
   command->add_option("RUN.toml", arguments->run_file, "the run")->required();
   command->add_option("--set", arguments->overrides, "section.key=value, instead of what the run file says")
       ->take_all()

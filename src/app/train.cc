@@ -8,10 +8,12 @@
 
 #include "app/as_rank.h"
 #include "app/commands.h"
+#include "backend/registry.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/thread.h"
 #include "comm/world.h"
+#include "plan/choose_layout.h"
 #include "train/answers.h"
 #include "train/replay.h"
 #include "train/run_config.h"
@@ -125,7 +127,9 @@ void share_cores(const comm::World& world) {
 
 void run_rank(comm::World& world, const TrainArguments& arguments, train::Start start) {
   if (world.comm().size() > 1) share_cores(world);
-  const train::RunConfig config = train::load_run_config(arguments.run_file, arguments.overrides);
+  train::RunConfig config = train::load_run_config(arguments.run_file, arguments.overrides);
+  const int64_t memory_bytes = backend::cpu().device.info().memory_bytes / world.num_ranks_here();
+  fmt::print("{}", plan::choose_together(world.comm(), memory_bytes, config));
   const train::TrainSummary summary = train_on(world.comm(), config, start);
   world.close();
   if (world.comm().rank() == 0) conclude(arguments, config, summary, world.comm().size());

@@ -30,6 +30,8 @@ class World {
   // For this rank's threads: the cores that it may run on, shared out with the other ranks of its machine that may,
   // too.
   virtual int64_t num_cores() const = 0;
+  // Ranks of this machine, which share its memory.
+  virtual int64_t num_ranks_here() const = 0;
   // When all ranks have come to it. Throws kPeer.
   virtual void close() = 0;
 };

@@ -69,24 +69,13 @@ std::string nearest_layouts(const Layout& asked, int64_t world_size, const model
     Layout layout;
   };
   std::vector<Candidate> best;  // nearest first
-  const std::vector<int64_t> sizes = divisors(world_size);
-  for (const int64_t pp : sizes) {
-    for (const int64_t cp : sizes) {
-      for (const int64_t tp : sizes) {
-        if (world_size / pp % cp != 0 || world_size / pp / cp % tp != 0) continue;
-        for (const int64_t ep : sizes) {
-          Layout layout{world_size / pp / cp / tp, ep, pp, cp, tp, asked.zero};
-          if (pp > 1) layout.schedule = asked.schedule, layout.chunks = asked.chunks;
-          if (!fits(layout, config)) continue;
-          const Candidate candidate{distance(asked, layout), layout};
-          const auto place = std::upper_bound(best.begin(), best.end(), candidate,
-                                              [](const auto& a, const auto& b) { return a.distance < b.distance; });
-          if (place == best.end() && best.size() == kNumNearest) continue;
-          best.insert(place, candidate);
-          if (best.size() > kNumNearest) best.pop_back();
-        }
-      }
-    }
+  for (const Layout& layout : valid_layouts(world_size, config, asked)) {
+    const Candidate candidate{distance(asked, layout), layout};
+    const auto place = std::upper_bound(best.begin(), best.end(), candidate,
+                                        [](const auto& a, const auto& b) { return a.distance < b.distance; });
+    if (place == best.end() && best.size() == kNumNearest) continue;
+    best.insert(place, candidate);
+    if (best.size() > kNumNearest) best.pop_back();
   }
   std::string words;
   for (const Candidate& candidate : best)
@@ -167,6 +156,24 @@ Layout resolve(const Layout& layout, int64_t world_size, const model::Config& co
     refuse(fmt::format("{} = {} does not divide {} = {}", share->axis, share->num_ranks, share->what, share->amount),
            layout, world_size, config);
   return resolved;
+}
+
+std::vector<Layout> valid_layouts(int64_t world_size, const model::Config& config, const Layout& like) {
+  std::vector<Layout> list;
+  const std::vector<int64_t> sizes = divisors(world_size);
+  for (const int64_t pp : sizes) {
+    for (const int64_t cp : sizes) {
+      for (const int64_t tp : sizes) {
+        if (world_size / pp % cp != 0 || world_size / pp / cp % tp != 0) continue;
+        for (const int64_t ep : sizes) {
+          Layout layout{world_size / pp / cp / tp, ep, pp, cp, tp, like.zero};
+          if (pp > 1) layout.schedule = like.schedule, layout.chunks = like.chunks;
+          if (fits(layout, config)) list.push_back(layout);
+        }
+      }
+    }
+  }
+  return list;
 }
 
 int64_t largest_world(const Layout& layout, int64_t at_most) {

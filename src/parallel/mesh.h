@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "model/config.h"
 #include "parallel/schedule.h"
@@ -36,6 +37,10 @@ struct MeshRank {
 // tp, experts by ep, a layer for every chunk of every stage, ...), with what was asked, what was found, and the nearest
 // layouts that are valid; and where schedule, pp and chunks do not fit each other.
 Layout resolve(const Layout& layout, int64_t world_size, const model::Config& config);
+
+// Every layout of world_size ranks that resolve takes, with the zero and, in pipelines, schedule and chunks of `like`:
+// in the order of pp, then cp, tp and ep.
+std::vector<Layout> valid_layouts(int64_t world_size, const model::Config& config, const Layout& like);
 
 // The most ranks, not more than at_most, that the axes can share out: an open dp takes what is left, a given one is
 // kept. 0: none. Whether the model allows it, resolve tells.

@@ -14,6 +14,7 @@
 #include "parallel/mesh.h"
 #include "parallel/stages.h"
 #include "tensor/book.h"
+#include "train/run_config.h"
 #include "train/step.h"
 
 namespace temper::plan {
@@ -53,5 +54,11 @@ struct DryRun {
 
 // Throws what Model and Session throw of a configuration that cannot be run.
 DryRun dry_run(const DryRunRequest& request);
+
+// The ranks that need most memory, from their Books alone: no step is made, so that num_ops, flops and traffic stay 0.
+Role heaviest_role(const DryRunRequest& request);
+
+// Of a run file, without layout. Throws what reading the model's configuration throws.
+DryRunRequest dry_run_request(const train::RunConfig& config);
 
 }  // namespace temper::plan

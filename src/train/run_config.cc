@@ -102,27 +102,29 @@ bool assign(const toml::node& node, std::array<double, 2>* to) {
        setting.key, nearest->name);
 }
 
-void apply(const Setting& setting, const std::vector<Key>& keys) {
+void apply(const Setting& setting, const std::vector<Key>& keys, std::vector<std::string>& given) {
   auto key = std::find_if(keys.begin(), keys.end(), [&](const Key& k) { return k.name == setting.key; });
   if (key == keys.end()) fail_unknown(setting, keys);
   if (!std::visit([&](const auto& field) { return assign(*setting.node, field); }, key->field)) {
     fail(ErrorCode::kInvalidArgument, "{}: {} is {}; expected {}", setting.place, setting.key,
          found_words(*setting.node), type_words(key->field));
   }
+  given.push_back(setting.key);
 }
 
-void apply_file(const toml::table& table, const std::string& origin, const std::vector<Key>& keys) {
+void apply_file(const toml::table& table, const std::string& origin, const std::vector<Key>& keys,
+                std::vector<std::string>& given) {
   auto place = [&](const toml::node& node) { return fmt::format("{}:{}", origin, node.source().begin.line); };
   for (const auto& [section, node] : table) {
     const std::string prefix(section.str());
     if (!node.is_table()) fail_unknown({prefix, &node, place(node)}, keys);
     for (const auto& [name, value] : *node.as_table()) {
-      apply({fmt::format("{}.{}", prefix, name.str()), &value, place(value)}, keys);
+      apply({fmt::format("{}.{}", prefix, name.str()), &value, place(value)}, keys, given);
     }
   }
 }
 
-void apply_override(const std::string& text, const std::vector<Key>& keys) {
+void apply_override(const std::string& text, const std::vector<Key>& keys, std::vector<std::string>& given) {
   const size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) {
     fail(ErrorCode::kInvalidArgument, "--set {}: expected section.key=value", text);
@@ -134,7 +136,7 @@ void apply_override(const std::string& text, const std::vector<Key>& keys) {
   } catch (const Error&) {
     table.insert("value", value);  // a bare word
   }
-  apply({text.substr(0, equals), table.get("value"), "--set " + text}, keys);
+  apply({text.substr(0, equals), table.get("value"), "--set " + text}, keys, given);
 }
 
 void require(bool condition, const std::string& origin, std::string_view message) {
@@ -170,9 +172,12 @@ RunConfig parse_run_config(const std::string& text, const std::string& origin,
                            const std::vector<std::string>& overrides) {
   RunConfig config;
   const std::vector<Key> keys = run_keys(config);
-  apply_file(parse_toml(text, origin), origin, keys);
-  for (const std::string& override_text : overrides) apply_override(override_text, keys);
+  std::vector<std::string> given;
+  apply_file(parse_toml(text, origin), origin, keys, given);
+  for (const std::string& override_text : overrides) apply_override(override_text, keys, given);
   check_agreement(config, origin);
+  std::copy_if(given.begin(), given.end(), std::back_inserter(config.layout.given),
+               [](const std::string& key) { return key.starts_with("layout."); });
   return config;
 }
 

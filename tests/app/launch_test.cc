@@ -109,13 +109,13 @@ TEST_F(LaunchCommand, ARankThatIsStoppedIsNamedAfterTheDeadline) {
 }
 
 TEST_F(LaunchCommand, WithFewerPlacesTheRunIsMadeOnFewerRanks) {
-  std::vector<std::string> command = arguments("run", {"train.steps=4"}, "3");
+  std::vector<std::string> command = arguments("run", {"train.steps=4", "layout.auto=true"}, "3");
   command.insert(command.end(), {"--min-ranks", "2", "--", "--host", "localhost:2"});
   const RunResult result = run_temper(command);
   EXPECT_EQ(result.exit_code, 0) << result.output;
   EXPECT_THAT(result.output,
               AllOf(HasSubstr("beginning again, for there is no state yet, 2 ranks\n"),
-                    HasSubstr("\n2 ranks: dp 2, zero 1")));
+                    HasSubstr("\nlayout of 2 ranks, the fastest of "), HasSubstr("\n2 ranks: dp 2, zero 1")));
 }
 
 TEST_F(LaunchCommand, ASignalStopsAllRanksInOrder) {

@@ -13,6 +13,7 @@ class SelfWorld : public World {
  public:
   Comm& comm() override { return *comm_; }
   int64_t num_cores() const override { return num_bound_cores(); }
+  int64_t num_ranks_here() const override { return 1; }
   void close() override {}
 
  private:

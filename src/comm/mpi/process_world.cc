@@ -83,7 +83,7 @@ void start_mpi() {
 MPI_Comm ProcessWorld::find_node(int64_t ranks_per_node) {
   MPI_Comm node = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "start");
-  num_cores_ = share_of_cores(node);
+  num_cores_ = share_of_cores(node), num_ranks_here_ = size_of(node);
   if (ranks_per_node <= 0) return node;
   MPI_Comm part = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split(node, static_cast<int>(rank_in(node) / ranks_per_node), 0, &part), "start");

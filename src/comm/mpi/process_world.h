@@ -17,6 +17,7 @@ class ProcessWorld : public World {
   ~ProcessWorld() override;
   Comm& comm() override { return *comm_; }
   int64_t num_cores() const override { return num_cores_; }
+  int64_t num_ranks_here() const override { return num_ranks_here_; }
   void close() override;
 
  private:
@@ -27,7 +28,7 @@ class ProcessWorld : public World {
   std::unique_ptr<NodeWatch> watch_;  // none where all ranks are on one machine
   std::shared_ptr<SharedRank> me_;
   std::unique_ptr<Comm> comm_;
-  int64_t num_cores_ = 1;
+  int64_t num_cores_ = 1, num_ranks_here_ = 1;
   bool closed_ = false;
 };
 

@@ -62,7 +62,7 @@ bool is_router_bias(const layers::Parameter& p) { return p.name.ends_with("e_sco
 void collect_biases(Session& session, const parallel::Ranks* ranks, Trained& out) {
   model::ModelOptions whole = session.model().options();
   whole.part = {};
-  const model::Model whole_model(layout_config(), whole);
+  const model::Model whole_model(session.model().config(), whole);
   for (const layers::Parameter* p : whole_model.parameters())
     if (is_router_bias(*p)) out.biases[p->name].resize(p->shape.size());
   for (const layers::Parameter* p : session.model().parameters())

@@ -70,6 +70,8 @@ void Dispatch::declare_scratch(Book& book, const std::string& name, int64_t max_
   declare(scratch_.block_offset_B1, "block_offset", DType::kI32, {e * dims_.part.size + 1});
   declare(scratch_.from_R, "from", DType::kI32, {R});
   declare(scratch_.row_N, "row", DType::kI32, {R});
+  declare(scratch_.position_TK, "position", DType::kI32, {max_tokens, dims_.K});
+  book.declare(&position_E1_, TensorKind::kInput, name + ":positions", DType::kI64, {dims_.E, 1});
 }
 
 Dispatch::Saved Dispatch::first(const Saved& s, int64_t T) const {
@@ -77,7 +79,20 @@ Dispatch::Saved Dispatch::first(const Saved& s, int64_t T) const {
   return {s.offset_E1, s.row_token_P.first(P), s.row_slot_P.first(P), s.slot_row_TK.first(T), s.count_SE};
 }
 
+void Dispatch::place(Ctx& ctx, std::span<const int32_t> position_E) {
+  CHECK(is_exchange() && static_cast<int64_t>(position_E.size()) == dims_.E, position_E.size());
+  const std::vector<int64_t> wide(position_E.begin(), position_E.end());
+  ctx.device.copy_to_device(ctx.stream, position_E1_, wide.data());
+  is_moved_ = true;
+}
+
 void Dispatch::plan(Ctx& ctx, const Saved& saved, View expert_TK) const {
+  if (is_moved_) {  // from here on an expert is its position: a table is read by number, as that of a hash layer
+    const View position_TK = scratch_.position_TK.first(expert_TK.dim(0));
+    ctx.ops.router_hash(ctx.stream, position_TK.reshape({expert_TK.size(), 1}), position_E1_,
+                        expert_TK.reshape({expert_TK.size()}));
+    expert_TK = position_TK;
+  }
   ctx.ops.dispatch_plan(ctx.stream, saved.offset_E1, saved.row_token_P, saved.row_slot_P, saved.slot_row_TK, expert_TK,
                         is_exchange() ? 1 : kRowAlignment);
   CHECK(comm::group_size(ctx.groups.ep) == dims_.part.size && comm::group_rank(ctx.groups.ep) == dims_.part.rank,

@@ -1,5 +1,8 @@
 // The way of a row from its token to its expert, and of what the expert made of it back (post-training 4.3).
 //
+// Experts stand in the order of their numbers, or in another one (place): what becomes of a row does not depend on it,
+// nor does the order in which a token's rows are added.
+//
 // One rank: the (token, slot) pairs are sorted by expert, every expert padded to a multiple of kRowAlignment rows, and
 // rows are gathered straight from the tokens. Nothing else happens.
 //
@@ -9,6 +12,7 @@
 // order that it has on one rank. The host must know the counts: one small copy per pass.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "layers/ctx.h"
@@ -51,6 +55,10 @@ class Dispatch {
   void declare_scratch(Book& book, const std::string& name, int64_t max_tokens);
   Saved first(const Saved& saved, int64_t T) const;
 
+  // Among several ranks: expert i is from now on the position_E[i]-th of all ranks' experts, whose weights must have
+  // been moved there. At the start every expert is at its own number.
+  void place(Ctx& ctx, std::span<const int32_t> position_E);
+
   // Sorts the pairs by expert and, among several ranks, tells everybody how many go where.
   void plan(Ctx& ctx, const Saved& saved, View expert_TK) const;
   // The rounds of a plan. A backend that moves no data tells of no rows: then they are taken to be spread evenly.
@@ -81,7 +89,10 @@ class Dispatch {
   struct Scratch {
     Lane hidden, weights;
     View offset_e1, block_offset_B1, from_R, row_N;  // i32: the current round's
+    View position_TK;                                // i32
   } scratch_;
+  View position_E1_;  // i64
+  bool is_moved_ = false;
 };
 
 }  // namespace temper::layers

@@ -68,6 +68,8 @@ class Moe {
   };
   // After forward, from what it saved.
   void add_statistics(Ctx& ctx, const Statistics& to, const Saved& saved, View expert_TK) const;
+  // As Dispatch::place.
+  void place_experts(Ctx& ctx, std::span<const int32_t> position_E) { dispatch_.place(ctx, position_E); }
   View bias_E() const { return bias_.value; }  // acc; undefined in hash layers
 
   // Balance without a loss (score layers; 6.3), once a step:  bias_e += speed * sign(mean load - load_e).

@@ -69,6 +69,7 @@ class Block {
   // The parts, for the decoder.
   const layers::Attention& attention() const { return attention_; }
   const layers::Moe& moe() const { return moe_; }
+  layers::Moe& moe() { return moe_; }
   const Saved& saved() const { return saved_; }
   void attention_input(layers::Ctx& ctx, View x_TMD) const;   // fills the attention site up to h_TD
   void attention_output(layers::Ctx& ctx, View x_TMD) const;  // from y_TD to x_mid_TMD

@@ -187,6 +187,12 @@ std::vector<MoeStatistics> Model::moe_statistics(Ctx& ctx) const {
   return out;
 }
 
+bool Model::runs_block(int64_t block) const { return impl_->runs(block); }
+
+void Model::place_experts(Ctx& ctx, int64_t block, std::span<const int32_t> position_E) {
+  impl_->block(block).moe().place_experts(ctx, position_E);
+}
+
 void Model::update_router_biases(Ctx& ctx, double speed) {
   Impl& m = *impl_;
   for (int64_t l = 0; l < m.num_blocks(); ++l)

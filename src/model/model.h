@@ -130,6 +130,10 @@ class Model {
   AuxiliaryLosses auxiliary_losses(layers::Ctx& ctx) const;
   // By layer, the prediction block last. Only where options.train.
   std::vector<MoeStatistics> moe_statistics(layers::Ctx& ctx) const;
+  // Where experts are spread over ranks: from now on expert i of a block (the prediction block is the last) stands at
+  // place position_E[i] of all ranks' experts, whose weights are there already. Of use on ranks that run the block.
+  void place_experts(layers::Ctx& ctx, int64_t block, std::span<const int32_t> position_E);
+  bool runs_block(int64_t block) const;
   // Once a step: bias_e += speed * sign(mean load - load_e) in every score layer (page 6.3).
   void update_router_biases(layers::Ctx& ctx, double speed);
   // After forward: rows [begin, end) of the logits [T, V], to the host; for verify and generate, by chunks.

@@ -104,6 +104,7 @@ nlohmann::ordered_json metrics_line(const StepReport& report) {
     add_experts(line, expert_metrics(r.moe_L));
   }
   if (!report.wait_seconds.empty()) line["imbalance"] = r.imbalance;
+  if (report.expert_imbalance) line["expert_imbalance"] = *report.expert_imbalance;
   for (const auto& [source, count] : report.sources) {
     line["tokens_by_source/" + source] = count.tokens;
     line["trained_tokens_by_source/" + source] = count.trained_tokens;
@@ -124,7 +125,8 @@ nlohmann::ordered_json metrics_line(const EvalReport& report) {
 
 bool is_machine_field(std::string_view name) {
   if (name.find('/') != std::string_view::npos) return false;
-  constexpr std::string_view kNames[] = {"tokens_per_second", "mfu", "memory_bytes", "memory_plan_bytes", "wall_time"};
+  constexpr std::string_view kNames[] = {"tokens_per_second", "mfu",       "memory_bytes",
+                                         "memory_plan_bytes", "wall_time", "expert_imbalance"};
   return name.ends_with("_ms") || std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
 }
 

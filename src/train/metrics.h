@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -35,6 +36,7 @@ struct StepReport {
   double step_seconds = 0, data_seconds = 0, checkpoint_seconds = 0;
   // Many ranks: for how long the first of them waited for others in this step, by axis.
   std::vector<std::pair<std::string, double>> wait_seconds;
+  std::optional<double> expert_imbalance;  // ExpertPlacement::imbalance
   double tokens_per_second = 0, mfu = 0;
   int64_t memory_bytes = 0, planned_bytes = 0;  // high mark of the process, and what the plan said
 };

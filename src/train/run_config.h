@@ -57,7 +57,7 @@ struct RunConfig {
     bool exact = false;
   } run;
   struct Layout {
-    int64_t dp = 0, ep = 1, pp = 1, cp = 1, tp = 1, zero = 1, expert_rows = 0;
+    int64_t dp = 0, ep = 1, pp = 1, cp = 1, tp = 1, zero = 1, expert_rows = 0, rebalance = 0;
     std::string schedule = "1f1b";
     int64_t chunks = 1;
     bool is_auto = false;

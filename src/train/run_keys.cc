@@ -161,6 +161,9 @@ std::vector<Key> run_keys(RunConfig& c) {
        "rows (token, expert) that a rank's experts take at once, more of them in further rounds; 0: a quarter more "
        "than with even loads",
        Effect::kNone},
+      {"layout.rebalance", IntegerField{&c.layout.rebalance, 0},
+       "steps after which experts are dealt anew to the ranks by their loads, where ep is above 1; 0: never",
+       Effect::kNone},
       {"layout.pp", IntegerField{&c.layout.pp, 1}, "pipeline stages", Effect::kNone},
       {"layout.schedule", ChoiceField{&c.layout.schedule, {"1f1b", "interleaved", "zero-bubble"}},
        "order of a step in the pipeline (docs/schedules.md); zero-bubble takes memory and needs train.recompute = "

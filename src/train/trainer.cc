@@ -45,6 +45,7 @@ TrainSummary Trainer::train() {
     report.step_seconds = now_seconds() - start;
     report_step(report);
     between_steps();
+    rebalance_experts();
   }
   finish();
   return summarise();
@@ -99,6 +100,7 @@ bool Trainer::run_step(Step& step, data::LoaderStep& data, StepReport& report) {
   state_.chain = extend_chain(state_.chain, state_.step, report.result);
   state_.loader = loader_->position();
   sources_.add(data);
+  if (placement_) placement_->count(report.result.moe_L);
   heldout_loss_.reset();
   state_.totals.heldout_after.reset();
   report.step = state_.step;
@@ -124,6 +126,7 @@ void Trainer::report_step(StepReport& report) {
   report.mfu = mfu_of(result.model_flops, report.step_seconds);
   report.memory_bytes = peak_resident_bytes(), report.planned_bytes = scale_.planned_bytes;
   report.checkpoint_seconds = keeper_->take_pause_seconds();
+  if (placement_) report.expert_imbalance = placement_->imbalance();
   if (ranks_) {
     for (const auto& [axis, group] : ranks_->axes()) {
       const double waited = group->traffic().wait_seconds;
@@ -150,6 +153,17 @@ void Trainer::between_steps() {
   schedule_next_save();
 }
 
+void Trainer::rebalance_experts() {
+  if (!placement_ || state_.step % config_.layout.rebalance != 0) return;
+  keeper_->wait_until_copied();
+  const ExpertPlacement::Dealt dealt = placement_->deal();
+  if (dealt.num_layers == 0) return;
+  progress_->note(fmt::format(
+      "after step {} the experts of {} layers were dealt anew: the busiest rank of a layer has {:.0f} % more "
+      "rows than the mean, before it had {:.0f} %",
+      state_.step, dealt.num_layers, 100 * dealt.after, 100 * dealt.before));
+}
+
 void Trainer::schedule_next_save() {
   const int64_t every = std::max<int64_t>(config_.checkpoint.every, 1);
   next_save_ = (state_.step / every + 1) * every;
@@ -159,7 +173,11 @@ void Trainer::save_state() {
   if (logs_) state_.log_bytes = logs_->lengths();
   state_.tokens_by_source = sources_.to_json();
   state_.guard = guard_.to_json();
+  if (!placement_) return keeper_->begin(state_, heldout_loss_);
+  placement_->put_in_order();
   keeper_->begin(state_, heldout_loss_);
+  keeper_->wait_until_copied();
+  placement_->put_back();
 }
 
 // A state that could not be written is tried again long before the next one is due.
@@ -247,7 +265,9 @@ void Trainer::save_model(const fs::path& dir) {
   const fs::path tokenizer = tokenizer_path(config_);
   options.tokenizer_dir = fs::is_directory(tokenizer) ? tokenizer : tokenizer.parent_path();
   options.overwrite = true;  // of an interrupted save, or of the same step
+  if (placement_) placement_->put_in_order();
   checkpoint::save_weights(dir, model_config_, session_->ctx(), session_->model().parameters(), options);
+  if (placement_) placement_->put_back();
   progress_->note(fmt::format("saved {}", dir.string()));
 }
 

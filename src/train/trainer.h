@@ -21,6 +21,7 @@
 #include "optim/adamw.h"
 #include "optim/schedule.h"
 #include "train/evaluate.h"
+#include "train/expert_placement.h"
 #include "train/guard.h"
 #include "train/incident_bundle.h"
 #include "train/progress.h"
@@ -111,6 +112,7 @@ class Trainer {
   bool run_step(Step& step, data::LoaderStep& data, StepReport& report);
   void report_step(StepReport& report);
   void between_steps();
+  void rebalance_experts();
   void schedule_next_save();
   void save_state();
   void save_state_and_wait();
@@ -148,6 +150,7 @@ class Trainer {
   std::optional<parallel::Ranks> ranks_;  // of many
   std::map<std::string, double> waited_;  // by axis, until the last report
   std::unique_ptr<Session> session_;
+  std::optional<ExpertPlacement> placement_;  // of many ranks that share experts, with layout.rebalance
   SourceTokens sources_;
   std::unique_ptr<RunLogs> logs_;  // of the first rank
   std::unique_ptr<Progress> progress_;

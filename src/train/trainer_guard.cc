@@ -99,6 +99,7 @@ void Trainer::roll_back(int64_t step) {
   const Guard before = guard_;
   take_up(*opened);
   guard_.carry_on(before);
+  if (placement_) placement_->forget();
   session_->state_tensors().load(session_->ctx(), session_->model(), *opened);
   usual_ = {};
   heldout_loss_.reset();

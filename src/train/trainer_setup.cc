@@ -211,6 +211,7 @@ void Trainer::make_session(const backend::Backend* backend) {
   session_ = std::make_unique<Session>(backend ? *backend : backend_for(options.precision), model_config_, options,
                                        config_.checkpoint.staging ? StateMemory::kStaged : StateMemory::kInPlace,
                                        ranks_ ? &*ranks_ : nullptr);
+  if (ranks_ && ranks_->ep && config_.layout.rebalance > 0) placement_.emplace(*session_, *ranks_);
   scale_.planned_bytes = session_->book().total_bytes();
   const backend::DeviceInfo device = session_->ctx().device.info();
   if (state_.step > 0 && state_.machine != device.name)

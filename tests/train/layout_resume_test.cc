@@ -115,6 +115,13 @@ TEST_F(LayoutResumeTest, AStateOfAPipelineGoesOnOnAnyOther) {
   expect_equal_ways({{{2, 0, 1, 2}, {4, 3, 2, 2}, {1, 0}}, {{1, 0}, {4, 1, 1, 2}, {2, 3, 2}}}, {});
 }
 
+// A state is the same wherever the experts stood, and a model, too.
+TEST_F(LayoutResumeTest, AStateAfterExpertsWereDealtAnewGoesOnOnAnyOther) {
+  expect_equal_ways({{{2, 1, 2}, {1, 0}, {4, 3, 2}}, {{4, 3, 4}, {4, 1, 2, 2}, {2, 0, 2}}}, {"layout.rebalance=1"});
+  const std::string log = read_file(dir_ / "way0/metrics.jsonl");
+  EXPECT_NE(log.find("\"expert_imbalance\":"), std::string::npos);
+}
+
 // The prediction block of the last stage reads the embedding, too: both have it, one writes it.
 TEST_F(LayoutResumeTest, TheEmbeddingOfTwoStagesIsWrittenOnce) {
   const TrainSummary whole = run("run", {2, 1, 1, 2});

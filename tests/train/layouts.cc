@@ -8,6 +8,7 @@
 
 #include "comm/world.h"
 #include "layers/dispatch_rounds.h"
+#include "train/expert_placement.h"
 
 namespace temper::train::testing {
 namespace {
@@ -94,6 +95,8 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
   Step step({ctx, session.model(), *objective, session.norm_meter(), adamw, c.max_grad_norm, c.auxiliary,
              &session.update_meter()});
 
+  std::optional<ExpertPlacement> placement;
+  if (c.rebalances && ranks && ranks->ep) placement.emplace(session, *ranks);
   Trained out;
   for (const auto& row : session.whole().rows) {
     out.gradients[row.name].resize(row.num_elements);
@@ -110,7 +113,11 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
     out.losses.push_back(result.loss), out.mtp_losses.push_back(result.mtp_loss);
     out.norms.push_back(result.norms.global), out.updates.push_back(result.update->global.update);
     out.balance_losses.push_back(result.balance_loss), out.indexer_losses.push_back(result.indexer_loss);
+    if (!placement) continue;
+    placement->count(result.moe_L);
+    out.num_dealt += placement->deal().num_layers;
   }
+  if (placement) placement->put_in_order();
   for (const auto& local : mine)
     if (local.is_counted) put(out.weights, ctx, *local.parameter, local.parameter->master);
   add_ranks(ranks ? ranks->world : nullptr, out.gradients);

@@ -22,6 +22,7 @@ struct TrainedCase {
   model::ModelOptions options;                         // max_tokens is set from the steps
   AuxiliaryWeights auxiliary;
   double max_grad_norm = 1;
+  bool rebalances = false;  // experts are dealt anew after every step, by the loads of that step
   bool exact = false;
   // All tokens choose experts of one rank, which takes as few rows at once as can be: the rest comes in further rounds.
   bool has_expert_rounds = false;
@@ -34,6 +35,7 @@ struct Trained {
   std::map<std::string, std::vector<double>> biases;       // of routers, after the last step
   std::map<std::string, std::vector<double>> gradients;    // of the first step, of the whole model
   std::map<std::string, std::vector<double>> weights;      // after the last one
+  int64_t num_dealt = 0;                                   // layers whose experts were dealt anew, over all steps
   int64_t planned_bytes = 0, allocated_bytes = 0;          // of rank 0
 };
 

@@ -36,6 +36,7 @@ struct BadValue {
   int64_t layer = -1;              // block; the prediction block is the last; -1: outside of blocks
   std::string op, operand;         // names in ops.def
   bool was_read = false;           // it stood in what the op reads, and no op before had made it
+  int64_t num_outputs_before = 0;  // of ops, in the pass: when it was seen
   std::vector<std::string> reads;  // what the op read: "model.layers.0.mlp.down_proj (largest 0.31)"
 };
 

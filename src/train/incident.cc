@@ -2,10 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <tuple>
+
+#include "parallel/texts.h"
 
 namespace temper::train {
 namespace {
@@ -39,7 +44,8 @@ Checked checking_pass(const Suspect& suspect, const data::LoaderStep& data) {
   });
   const backend::Backend inner{"training", parts.ctx.device, parts.ctx.ops};
   backend::WatchedBackend watched(inner, parts.ctx.stream, check);
-  layers::Ctx ctx{watched.backend().ops, watched.backend().device, watched.stream(), parts.ctx.act, parts.ctx.acc};
+  layers::Ctx ctx{watched.backend().ops, watched.backend().device, watched.stream(), parts.ctx.act, parts.ctx.acc, -1,
+                  parts.ctx.groups};
   Step watched_step(
       {ctx, parts.model, parts.objective, parts.norm_meter, parts.adamw, parts.max_grad_norm, parts.auxiliary});
   watched_ctx = &ctx, step = &watched_step;
@@ -118,6 +124,40 @@ Incident investigate(Suspect suspect, int64_t step, const StepResult& result, co
     incident.bad = first_out_of_proportion(checked.statistics, checking_pass(suspect, *suspect.baseline).statistics);
   incident.statistics = std::move(checked.statistics);
   return incident;
+}
+
+namespace {
+
+// What other ranks have sent was bad there before; a forward pass comes before a backward one; and ranks with the same
+// layers run the same ops.
+std::array<int64_t, 3> order_of(const BadValue& bad) {
+  const bool is_of_parameter = bad.tensor.find(':') == std::string::npos || bad.tensor.ends_with(":whole");
+  return {bad.was_read && !is_of_parameter, !bad.instruction.starts_with("forward"), bad.num_outputs_before};
+}
+
+}  // namespace
+
+std::string find_together(Suspect suspect, comm::Comm& world) {
+  const std::optional<BadValue> mine = checking_pass(suspect, suspect.data).first_bad;
+  constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+  std::vector<int64_t> order_R(4 * world.size(), kNone);
+  if (mine) {
+    const auto order = order_of(*mine);
+    std::copy(order.begin(), order.end(), order_R.begin() + 4 * world.rank());
+    order_R[4 * world.rank() + 3] = world.rank();
+  }
+  std::vector<int64_t> mine_4(order_R.begin() + 4 * world.rank(), order_R.begin() + 4 * world.rank() + 4);
+  world.all_gather(nullptr, View(order_R.data(), DType::kI64, {4 * world.size()}),
+                   View(mine_4.data(), DType::kI64, {4}), {"first bad values"});
+  std::array<int64_t, 4> first{kNone, kNone, kNone, kNone};
+  for (int64_t rank = 0; rank < world.size(); ++rank) {
+    std::array<int64_t, 4> order{};
+    std::copy_n(order_R.begin() + 4 * rank, 4, order.begin());
+    first = std::min(first, order);
+  }
+  if (first[3] == kNone) return "";
+  const std::string words = mine ? fmt::format("on rank {}: {}", world.rank(), describe(*mine)) : "";
+  return parallel::tell_all(&world, words, first[3]);
 }
 
 std::string describe(const Incident& incident) {

@@ -43,6 +43,10 @@ struct Suspect {
 // step again before an update. result: what the anomalous step gave.
 Incident investigate(Suspect suspect, int64_t step, const StepResult& result, const Judgement& judgement);
 
+// Many ranks: they compute the step once more together, with every operand looked at. Returns, on all of them, rank and
+// description of the first value that is not finite; empty: there is none. Collective; gradients as with investigate.
+std::string find_together(Suspect suspect, comm::Comm& world);
+
 // A paragraph for people: what was seen, whether it is reproducible, the first bad value.
 std::string describe(const Incident& incident);
 

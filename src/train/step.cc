@@ -152,7 +152,8 @@ std::string Step::position() const {
 }
 
 int64_t Step::micro_batch() const {
-  return position_ < instructions_.size() ? instructions_[position_].micro_batch : -1;
+  const int64_t m = position_ < instructions_.size() ? instructions_[position_].micro_batch : -1;
+  return m < 0 || mine_[m] == kEmpty ? -1 : static_cast<int64_t>(mine_[m]);
 }
 
 void Step::execute(const parallel::Instruction& instruction) {

@@ -74,7 +74,7 @@ class Step : private parallel::Executor {
 
   // The instruction being run, in words; for whoever catches an error.
   std::string position() const;
-  // The micro-batch that it concerns; -1: the whole step.
+  // The micro-batch of the step that it concerns; -1: all of them, or an empty one.
   int64_t micro_batch() const;
 
  private:

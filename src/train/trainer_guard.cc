@@ -37,6 +37,18 @@ Incident Trainer::look_into(const data::LoaderStep& data, const StepResult& resu
                      result, judgement);
 }
 
+// Ranks leave no bundle: what they found is said.
+void Trainer::look_together(const data::LoaderStep& data, const StepResult& result) {
+  const std::string found =
+      find_together({step_parts(), session_->book(), data, nullptr, result.learning_rate}, *world_);
+  progress_->note(fmt::format("step {}: {} (loss {:.6g}, gradient norm {:.6g}). {}", state_.step + 1,
+                              result.norms.first_nonfinite.empty()
+                                  ? fmt::format("the loss is {}", result.loss)
+                                  : fmt::format("the gradient of {} is not finite", result.norms.first_nonfinite),
+                              result.loss, result.norms.global,
+                              found.empty() ? "Computed again, every value is finite." : "First bad value, " + found));
+}
+
 GuardAction Trainer::compute_step(Step& step, const data::LoaderStep& data, StepResult& result) {
   const int64_t number = state_.step + 1;
   const double learning_rate = schedule_.at(state_.step);
@@ -46,7 +58,7 @@ GuardAction Trainer::compute_step(Step& step, const data::LoaderStep& data, Step
   if (step_was_usual_) return GuardAction::kGoOn;
   if (is_replay_)
     return guard_.act(judgement, number, -1) == GuardAction::kGoOn ? GuardAction::kGoOn : GuardAction::kSkipStep;
-  // Ranks cannot yet look into a step together (docs/not_here.md).
+  if (world_ && judgement.anomaly == Anomaly::kNonFinite) look_together(data, result);
   if (world_ || !guard_.investigates(judgement, number)) return guard_.act(judgement, number, rollback_target(number));
 
   const Incident incident = look_into(data, result, judgement);

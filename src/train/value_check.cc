@@ -85,9 +85,12 @@ void ValueCheck::before(const OpCall& call) {
 void ValueCheck::after(const OpCall& call) {
   std::vector<int32_t> batch_rows;
   if (call.id == OpId::embedding_forward || call.id == OpId::router_hash) {
-    const layers::MicroBatch& batch = data_.micro_batches[place_.micro_batch];
+    const layers::MicroBatch none{{}, {0}, {}, {}};
+    const layers::MicroBatch& batch = place_.micro_batch < 0 ? none : data_.micro_batches[place_.micro_batch];
     for (size_t t = 0; t < batch.tokens.size(); ++t) batch_rows.push_back(static_cast<int32_t>(t));
     if (place_.layer >= num_layers_) batch_rows = model::make_mtp_batch(batch).rows_R;
+    // Many ranks: rows of a part of the micro-batch, or the places of experts.
+    if (static_cast<int64_t>(batch_rows.size()) != call.operands[0].view.dim(0)) batch_rows.clear();
   }
   origins_.follow(call, batch_rows);
   for (const Operand& operand : call.operands) {
@@ -142,6 +145,7 @@ void ValueCheck::blame(const OpCall& call, const Operand& operand, bool was_read
   bad.instruction = place_.instruction, bad.layer = place_.layer;
   bad.op = backend::kOpNames[static_cast<int>(call.id)], bad.operand = operand.name;
   bad.was_read = was_read;
+  bad.num_outputs_before = static_cast<int64_t>(statistics_.size());
   bad.reads = reads_;
 }
 

@@ -142,6 +142,7 @@ TEST_F(LaunchCommand, ARunThatItsGuardStoppedIsNotStartedAgain) {
   EXPECT_EQ(result.exit_code, 4) << result.output;
   EXPECT_THAT(result.output, HasSubstr("temper launch: the guard stopped the run; not started again"));
   EXPECT_EQ(count(result.output, "stopped by the guard at step 2"), 1u) << result.output;
+  EXPECT_EQ(count(result.output, "First bad value, on rank "), 1u) << result.output;
 }
 
 TEST_F(LaunchCommand, WhatOneRankFindsEndsAllWithItsCode) {

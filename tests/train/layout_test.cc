@@ -1,10 +1,12 @@
 // Whatever the layout of ranks, the same losses, gradients and weights as one rank.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
 
 #include "comm/world.h"
+#include "train/incident.h"
 #include "train/layouts.h"
 #include "train/random_layouts.h"
 
@@ -13,7 +15,10 @@ namespace {
 
 using parallel::Layout;
 using parallel::Schedule;
+using ::testing::AllOf;
 using testing::difference;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
 using testing::train_on;
 using testing::Trained;
 using testing::TrainedCase;
@@ -165,6 +170,42 @@ TEST_P(PoisonedRankTest, ALossThatIsNotFiniteIsThatOfAllRanks) {
     EXPECT_FALSE(result.finite());
     EXPECT_TRUE(std::isnan(result.loss)) << result.loss;
     EXPECT_EQ(result.norms.first_nonfinite, "model.embed_tokens.weight");
+    data::LoaderStep data;
+    data.micro_batches = c.steps[0];
+    const std::string found =
+        find_together({{ctx, session.model(), *objective, session.norm_meter(), adamw, 1.0, c.auxiliary},
+                       session.book(),
+                       data,
+                       nullptr,
+                       1e-3},
+                      world);
+    EXPECT_THAT(found, AllOf(StartsWith("on rank 0: model.layers.0.input_layernorm.weight"),
+                             HasSubstr("[0] = nan is not finite; read as w_D of rmsnorm_forward in layer 0, forward")));
+  });
+}
+
+// The other rank gets what these experts make of its rows, and reads it later.
+TEST(PoisonedExpertTest, TheRankThatHasItIsNamed) {
+  const TrainedCase c = tiny_case(4);
+  const Layout layout{.dp = 2, .ep = 2, .zero = 0};
+  comm::run_ranks(2, [&](comm::Comm& world) {
+    const parallel::Ranks ranks = parallel::join_mesh(world, layout);
+    model::ModelOptions options = c.options;
+    options.max_tokens = 128;
+    ranks.place(testing::layout_config(), 4, options);
+    Session session(backend_for(options.precision), testing::layout_config(), options, StateMemory::kNone, &ranks);
+    session.model().initialize(session.ctx(), 3);
+    for (const layers::Parameter* p : session.model().parameters())
+      if (world.rank() == 1 && p->name == "model.layers.2.mlp.experts.down_proj")
+        session.ctx().ops.fill(session.ctx().stream, p->value, std::numeric_limits<double>::quiet_NaN());
+    const auto objective = objective::make_objective("sft", {});
+    optim::Adamw adamw({});
+    data::LoaderStep data;
+    data.micro_batches = c.steps[0];
+    const StepParts parts{session.ctx(), session.model(), *objective, session.norm_meter(), adamw, 1.0, c.auxiliary};
+    EXPECT_THAT(find_together({parts, session.book(), data, nullptr, 1e-3}, world),
+                AllOf(StartsWith("on rank 1: model.layers.2.mlp.experts.down_proj[0, 0, 0] = nan"),
+                      HasSubstr("in layer 2, forward of micro-batch ")));
   });
 }
 

@@ -6,7 +6,7 @@ using layers::Ctx;
 using layers::DeviceLayout;
 using layers::RotaryTable;
 
-BlockDims block_dims(const Config& c, int64_t layer, const layers::ExpertPart& experts) {
+BlockDims block_dims(const Config& c, int64_t layer, const ModelPart& part) {
   const bool mtp = layer == c.num_hidden_layers;
   BlockDims dims{};
   dims.hyper = {c.hc_mult, c.hidden_size, c.hc_sinkhorn_iters, c.rms_norm_eps, c.hc_eps};
@@ -18,7 +18,7 @@ BlockDims block_dims(const Config& c, int64_t layer, const layers::ExpertPart& e
     a.indexer = {c.hidden_size, c.q_lora_rank, c.index_n_heads, c.index_head_dim, c.index_topk, a.rate, c.rms_norm_eps};
   dims.moe = {c.hidden_size, c.moe_intermediate_size,      c.n_routed_experts,      c.num_experts_per_tok,
               c.vocab_size,  !mtp && c.is_hash_moe[layer], c.routed_scaling_factor, c.swiglu_limit};
-  dims.moe.part = experts;
+  dims.moe.part = {part.ep_rank, part.ep_size, part.expert_rows, part.exact()};
   return dims;
 }
 

@@ -9,6 +9,7 @@
 #include "layers/hyper_connection.h"
 #include "layers/moe.h"
 #include "model/config.h"
+#include "model/model_options.h"
 
 namespace temper::model {
 
@@ -19,8 +20,8 @@ struct BlockDims {
 };
 
 // Sizes and kind of a main layer; of the multi-token-prediction block when layer is num_hidden_layers (sliding window,
-// routed by score). experts: which of them this rank has.
-BlockDims block_dims(const Config& config, int64_t layer, const layers::ExpertPart& experts = {});
+// routed by score). part: what of the model this rank has.
+BlockDims block_dims(const Config& config, int64_t layer, const ModelPart& part = {});
 
 class Block {
  public:

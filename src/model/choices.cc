@@ -50,6 +50,8 @@ void check_selected(const std::vector<int32_t>& selected_TA, int64_t layer, cons
 
 void Model::Impl::check_given(const Config& config, const Choices* given) const {
   if (!given) return;
+  if (layout.cut().size() > 1)
+    fail(ErrorCode::kUnsupported, "choices can be given only where a rank has whole documents: set layout.cp to 1");
   if (static_cast<int64_t>(given->layers.size()) != num_blocks())
     fail(ErrorCode::kInvalidArgument, "choices were given for {} layers; the model has {}", given->layers.size(),
          num_blocks());

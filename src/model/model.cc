@@ -28,10 +28,6 @@ layers::Dtypes dtypes_of(const ModelOptions& options) {
           options.part.weights_later ? TensorKind::kSaved : TensorKind::kScratch};
 }
 
-layers::ExpertPart expert_part(const ModelPart& part) {
-  return {part.ep_rank, part.ep_size, part.expert_rows, part.exact()};
-}
-
 void check_part(const ModelOptions& options, const Config& c) {
   const ModelPart& part = options.part;
   if (part.weights_later && options.recompute != Recompute::kNone)
@@ -44,11 +40,13 @@ void check_part(const ModelOptions& options, const Config& c) {
          "rank {} of {} for the experts was asked for; the {} experts of a layer must be "
          "divisible by the number of ranks",
          part.ep_rank, part.ep_size, c.n_routed_experts);
-  const int64_t least = layers::most_expert_rows({}, options.max_tokens, c.n_routed_experts, c.num_experts_per_tok);
+  CHECK(part.cp_size > 0 && part.cp_rank >= 0 && part.cp_rank < part.cp_size, part.cp_rank, part.cp_size);
+  const int64_t rows = options.rows().max_rows;
+  const int64_t least = layers::most_expert_rows({}, rows, c.n_routed_experts, c.num_experts_per_tok);
   if (part.ep_size > 1 && part.expert_rows > 0 && part.expert_rows < least)
     fail(ErrorCode::kInvalidArgument,
          "expert_rows is {}; {} tokens with {} experts each need at least {}, as many as without expert parallelism",
-         part.expert_rows, options.max_tokens, c.num_experts_per_tok, least);
+         part.expert_rows, rows, c.num_experts_per_tok, least);
 }
 
 }  // namespace
@@ -62,13 +60,13 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
       head_hyper("model.hc_head.", {c.hc_mult, c.hidden_size, c.hc_sinkhorn_iters, c.rms_norm_eps, c.hc_eps}, true,
                  dtypes),
       norm{fine_parameter("model.norm.weight", {c.hidden_size}, dtypes, layers::Init::kOnes), c.rms_norm_eps},
-      lm_head(c.vocab_size, c.hidden_size, std::min(options.logit_chunk, options.max_tokens), dtypes),
+      lm_head(c.vocab_size, c.hidden_size, std::min(options.logit_chunk, options.rows().max_rows), dtypes),
       main_rotary("rotary:main", rotary_spec(c.main_rope, c.qk_rope_head_dim)),
       compress_rotary("rotary:compress", rotary_spec(c.compress_rope, c.qk_rope_head_dim)) {
   embedding.grad_by_products = false;
   for (int64_t l = 0; l < c.num_hidden_layers; ++l)
-    blocks.push_back(std::make_unique<Block>("model.layers." + std::to_string(l) + ".",
-                                             block_dims(c, l, expert_part(options.part)), dtypes));
+    blocks.push_back(
+        std::make_unique<Block>("model.layers." + std::to_string(l) + ".", block_dims(c, l, options.part), dtypes));
   if (options.mtp) {
     if (c.num_nextn_predict_layers != 1) {
       fail(ErrorCode::kInvalidArgument,
@@ -78,7 +76,7 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
            c.num_nextn_predict_layers);
     }
     with_mtp = true;
-    if (is_last()) mtp = std::make_unique<Mtp>(c, dtypes, expert_part(options.part));
+    if (is_last()) mtp = std::make_unique<Mtp>(c, dtypes, options.part);
   }
   stream_buffers.resize(keep.num_stream_buffers);
   counted_rows_L.assign(num_blocks(), 0);
@@ -143,19 +141,20 @@ void Model::drop_other_stages(const std::vector<size_t>& block_ends) {
 Model::~Model() = default;
 
 void Model::declare(Book& book) {
-  const int64_t T = options_.max_tokens, M = config_.hc_mult, D = config_.hidden_size;
+  const layers::RowCapacity rows = options_.rows();
+  const int64_t T = rows.max_rows, M = config_.hc_mult, D = config_.hidden_size;
   Impl& m = *impl_;
   declare_parameters(book, m.units, options_, m.dtypes.acc);
 
-  const int64_t positions = options_.max_document > 0 ? options_.max_document : T;
+  const int64_t positions = options_.max_document > 0 ? options_.max_document : options_.max_tokens;
   m.main_rotary.declare(book, positions, m.dtypes.acc);
   m.compress_rotary.declare(book, positions, m.dtypes.acc);
   m.book = &book;
-  m.layout.declare(book, T, config_.compress_rates());
+  m.layout.declare(book, rows, config_.compress_rates());
   m.parked.resize(options_.part.num_slots);
   if (options_.part.weights_later) m.later.resize(options_.part.num_slots);
   for (size_t slot = 1; slot < m.parked.size(); ++slot) {
-    m.parked[slot].layout.declare(book, T, config_.compress_rates());
+    m.parked[slot].layout.declare(book, rows, config_.compress_rates());
     m.parked[slot].entry_uses.resize(config_.num_hidden_layers);
   }
   if (m.is_last()) m.lm_head.declare_saved(book, m.lm_saved, "lm_head", T);

@@ -96,15 +96,17 @@ class Model {
   void weights_updated(layers::Ctx& ctx);
 
   // Runs the model on a micro-batch of 0 to max_tokens tokens. Where experts are spread over ranks, all of them must
-  // run together: one that has no data left runs an empty micro-batch. Rows of `given` replace the router's experts and
-  // the indexer's entries; weights are still computed from the current router. Throws kInvalidArgument where their
-  // number or a value does not fit.
+  // run together: one that has no data left runs an empty micro-batch. Ranks that cut documents among them
+  // (options.part.cp_size) are all given the same micro-batch: each computes its rows, and all get the results of all
+  // rows. Rows of `given` replace the router's experts and the indexer's entries; weights are still computed from the
+  // current router. Throws kInvalidArgument where their number or a value does not fit.
   void forward(layers::Ctx& ctx, const layers::MicroBatch& batch, const Choices* given = nullptr);
   // The same in two parts, between which a later stage gets its input: begin() takes the micro-batch up,
   // input_streams() then has its shape. Several micro-batches can be alive, each in a slot of its own.
   void select_slot(int64_t slot);
   void begin(layers::Ctx& ctx, const layers::MicroBatch& batch, const Choices* given = nullptr);
   void forward_layers(layers::Ctx& ctx);
+  // Of the rows that this rank has, which may be none of a micro-batch that has some.
   View input_streams() const;     // act [T, M, D]: before the first layer of this rank
   View output_streams() const;    // act [T, M, D]: after the last one
   View streams_gradient() const;  // acc [T, M, D]: before backward() that of the output, unless this is the last stage;
@@ -136,7 +138,7 @@ class Model {
   bool runs_block(int64_t block) const;
   // Once a step: bias_e += speed * sign(mean load - load_e) in every score layer (page 6.3).
   void update_router_biases(layers::Ctx& ctx, double speed);
-  // After forward: rows [begin, end) of the logits [T, V], to the host; for verify and generate, by chunks.
+  // After forward: rows [begin, end) of this rank's logits [T, V], to the host; for verify and generate, by chunks.
   void logits(layers::Ctx& ctx, int64_t begin, int64_t end, std::vector<double>& logits_TV);
   // After mtp_logprobs: the same of the prediction block, by row of mtp_batch().
   void mtp_logits(layers::Ctx& ctx, int64_t begin, int64_t end, std::vector<double>& logits_RV);
@@ -149,7 +151,8 @@ class Model {
   // Model FLOPs of forward + backward of documents with this layout and num_targets trained positions (model/flops.cc).
   double train_flops(const layers::HostLayout& layout, int64_t num_targets) const;
 
-  // The discrete choices of the last forward pass, on the host; selected_TA only of CSA layers that had to choose.
+  // The discrete choices of the last forward pass, on the host, of this rank's rows; selected_TA only of CSA layers
+  // that had to choose.
   Choices choices(layers::Ctx& ctx) const;
 
   // Streams [T, M, D] before a layer (0) ... after the last (num_hidden_layers); intact after forward unless recompute

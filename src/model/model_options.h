@@ -8,6 +8,7 @@
 #include "base/thread.h"
 #include "layers/ctx.h"
 #include "layers/parameter.h"
+#include "layers/token_layout.h"
 #include "model/keep_policy.h"
 
 namespace temper::model {
@@ -57,6 +58,9 @@ struct ModelOptions {
   std::vector<std::string> frozen = {};  // parameters that are not trained: names, in which * stands for any characters
   int64_t num_threads = temper::num_threads();  // DeviceInfo::num_threads; sizes the workspace of attention's backward
   ModelPart part = {};
+
+  // Rows of a micro-batch that a rank has at most.
+  layers::RowCapacity rows() const { return {(max_tokens + part.cp_size - 1) / part.cp_size, part.cp_size}; }
 };
 
 }  // namespace temper::model

@@ -1,5 +1,7 @@
 #include "model/mtp.h"
 
+#include <algorithm>
+
 namespace temper::model {
 
 using layers::Ctx;
@@ -20,7 +22,7 @@ MtpBatch make_mtp_batch(const layers::MicroBatch& batch) {
   return out;
 }
 
-Mtp::Mtp(const Config& c, layers::Dtypes dtypes, const layers::ExpertPart& experts)
+Mtp::Mtp(const Config& c, layers::Dtypes dtypes, const ModelPart& part)
     : M_(c.hc_mult),
       D_(c.hidden_size),
       dtypes_(dtypes),
@@ -29,8 +31,19 @@ Mtp::Mtp(const Config& c, layers::Dtypes dtypes, const layers::ExpertPart& exper
       enorm_{fine_parameter("mtp.0.enorm.weight", {D_}, dtypes, layers::Init::kOnes), c.rms_norm_eps},
       hnorm_{fine_parameter("mtp.0.hnorm.weight", {D_}, dtypes, layers::Init::kOnes), c.rms_norm_eps},
       norm_{fine_parameter("mtp.0.norm.weight", {D_}, dtypes, layers::Init::kOnes), c.rms_norm_eps},
-      block_("mtp.0.", block_dims(c, c.num_hidden_layers, experts), dtypes),
+      block_("mtp.0.", block_dims(c, c.num_hidden_layers, part), dtypes),
       head_hyper_("mtp.0.hc_head.", {M_, D_, c.hc_sinkhorn_iters, c.rms_norm_eps, c.hc_eps}, true, dtypes) {}
+
+void Mtp::begin(const layers::MicroBatch& batch, const layers::RowCut& main_rows) {
+  has_run_ = false;
+  mtp_ = make_mtp_batch(batch);
+  const auto& rows_R = mtp_.rows_R;
+  cut_ = {main_rows.rank, {}};
+  for (const int64_t row : main_rows.begin_R)
+    cut_.begin_R.push_back(std::lower_bound(rows_R.begin(), rows_R.end(), row) - rows_R.begin());
+  own_rows_R_.assign(rows_R.begin() + cut_.begin(), rows_R.begin() + cut_.end());
+  for (int32_t& row : own_rows_R_) row -= static_cast<int32_t>(main_rows.begin());
+}
 
 void Mtp::collect(layers::ParameterList& list) {
   list.insert(list.end(), {&e_proj_.w, &h_proj_.w, &enorm_.w, &hnorm_.w});
@@ -46,7 +59,7 @@ void Mtp::declare_saved(Book& book, int64_t max_tokens) {
   };
   book.declare(&row_R_, TensorKind::kInput, "mtp.0:row", DType::kI32, {R});
   book.declare(&token_row_X_, TensorKind::kInput, "mtp.0:token_row", DType::kI32, {X});
-  layout_.declare(book, max_tokens, {});
+  layout_.declare(book, {max_tokens}, {});
   declare(e_RD_, "e", dtypes_.act, {R, D_});
   declare(en_RD_, "en", dtypes_.act, {R, D_});
   declare(x_RMD_, "x", dtypes_.act, {R, M_, D_});
@@ -86,8 +99,9 @@ void Mtp::forward(Ctx& ctx, View x_TMD, View table_VD, const Block::Choosing& ch
                   const layers::RotaryTable& main_rotary) {
   const int64_t T = x_TMD.dim(0), R = num_rows(), X = R * M_;
   has_run_ = true;
-  layout_.upload(ctx.device, ctx.stream, mtp_.batch, layers::make_layout(mtp_.batch.cu_seqlens, window, {}));
-  if (R > 0) ctx.device.copy_to_device(ctx.stream, row_R_.first(R), mtp_.rows_R.data());
+  layout_.upload(ctx.device, ctx.stream, mtp_.batch,
+                 layers::cut_layout(layers::make_layout(mtp_.batch.cu_seqlens, window, {}), cut_));
+  if (R > 0) ctx.device.copy_to_device(ctx.stream, row_R_.first(R), own_rows_R_.data());
   std::vector<int32_t> token_rows(X);
   for (int64_t x = 0; x < X; ++x) token_rows[x] = static_cast<int32_t>(x / M_);
   if (R > 0) ctx.device.copy_to_device(ctx.stream, token_row_X_.first(X), token_rows.data());

@@ -7,6 +7,7 @@
 // after the other in a micro-batch of their own, so that windows, positions and the experts' loads see nothing else.
 #pragma once
 
+#include <iterator>
 #include <span>
 #include <vector>
 
@@ -25,20 +26,23 @@ MtpBatch make_mtp_batch(const layers::MicroBatch& batch);
 
 class Mtp {
  public:
-  Mtp(const Config& config, layers::Dtypes dtypes, const layers::ExpertPart& experts = {});
+  Mtp(const Config& config, layers::Dtypes dtypes, const ModelPart& part = {});
 
   void collect(layers::ParameterList& list);
   void declare_saved(Book& book, int64_t max_tokens);
   void declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train);
 
-  // Begins a micro-batch, on the host: its rows.
-  void begin(const layers::MicroBatch& batch) { mtp_ = make_mtp_batch(batch), has_run_ = false; }
+  // Begins a micro-batch, on the host: its rows. This rank has those of the main rows that it has.
+  void begin(const layers::MicroBatch& batch, const layers::RowCut& main_rows);
+  void begin(const layers::MicroBatch& batch) { begin(batch, layers::even_cut(std::ssize(batch.tokens), 0, 1)); }
   // forward since begin.
   bool has_run() const { return has_run_; }
   // x_TMD: streams after the last main layer. Afterwards y_RD is what the head reads. main_rotary: of sliding layers.
+  // R, here and below: rows of this rank.
   void forward(layers::Ctx& ctx, View x_TMD, View table_VD, const Block::Choosing& choosing, int64_t window,
                const layers::RotaryTable& main_rotary);
-  const layers::MicroBatch& batch() const { return mtp_.batch; }
+  const layers::MicroBatch& batch() const { return mtp_.batch; }  // of all ranks
+  const layers::RowCut& cut() const { return cut_; }
   View y_RD() const { return y_RD_.first(num_rows()); }
 
   // dy_RD (acc): gradient of y, destroyed. Adds to dx_TMD and dtable_VD (acc; undefined when frozen) and accumulates
@@ -46,7 +50,7 @@ class Mtp {
   void backward(layers::Ctx& ctx, View dx_TMD, View dtable_VD, View dy_RD, const layers::Moe::Balance& balance,
                 const layers::RotaryTable& main_rotary) const;
   Block& block() { return block_; }
-  int64_t num_rows() const { return static_cast<int64_t>(mtp_.rows_R.size()); }
+  int64_t num_rows() const { return cut_.num_rows(); }
 
  private:
   int64_t M_, D_;
@@ -57,6 +61,8 @@ class Mtp {
   layers::HyperConnection head_hyper_;
 
   MtpBatch mtp_;
+  layers::RowCut cut_;
+  std::vector<int32_t> own_rows_R_;  // main rows, counted from this rank's first
   bool has_run_ = false;
   layers::DeviceLayout layout_;
   View row_R_, token_row_X_;  // i32: main position of a row; row of each of the R*M streams

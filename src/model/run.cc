@@ -108,10 +108,12 @@ void Model::begin(Ctx& ctx, const layers::MicroBatch& batch, const Choices* give
   Impl& m = *impl_;
   const int64_t T = static_cast<int64_t>(batch.tokens.size());
   CHECK(batch.cu_seqlens.back() == T, batch.cu_seqlens.back(), T);
-  m.layout.upload(ctx.device, ctx.stream, batch,
-                  layers::make_layout(batch.cu_seqlens, config_.sliding_window, config_.compress_rates()));
+  const layers::RowCut cut = layers::even_cut(T, options_.part.cp_rank, options_.part.cp_size);
+  m.layout.upload(
+      ctx.device, ctx.stream, batch,
+      cut_layout(layers::make_layout(batch.cu_seqlens, config_.sliding_window, config_.compress_rates()), cut));
   m.targets = batch.targets;
-  if (m.mtp) m.mtp->begin(batch);
+  if (m.mtp) m.mtp->begin(batch, cut);
   m.check_given(config_, given);
   m.given.reset();
   if (given) m.given = *given;
@@ -142,12 +144,38 @@ View Model::streams_gradient() const { return impl_->dx_TMD.first(impl_->layout.
 bool Model::is_first_stage() const { return impl_->is_first(); }
 bool Model::is_last_stage() const { return impl_->is_last(); }
 
+namespace {
+
+// What a rank has of values by row of the whole micro-batch; nothing of nothing.
+template <class T>
+std::span<const T> own_rows(std::span<const T> values, const layers::RowCut& cut) {
+  return values.empty() ? values : values.subspan(cut.begin(), cut.num_rows());
+}
+
+// The results of a rank's rows become those of all rows.
+void join_rows(Ctx& ctx, TokenResults& results, const layers::RowCut& cut) {
+  if (cut.size() == 1) return;
+  const int64_t num_rows = cut.begin_R.back();
+  TokenResults all{std::vector<double>(num_rows), std::vector<int32_t>(num_rows)};
+  std::copy(results.logp_T.begin(), results.logp_T.end(), all.logp_T.begin() + cut.begin());
+  std::copy(results.best_T.begin(), results.best_T.end(), all.best_T.begin() + cut.begin());
+  // Nobody else has the row, so a sum takes over its value.
+  comm::Comm& cp = *ctx.groups.cp;
+  cp.all_reduce(nullptr, View(all.logp_T.data(), DType::kF64, {num_rows}), comm::Reduce::kSum, {"log-probabilities"});
+  cp.all_reduce(nullptr, View(all.best_T.data(), DType::kI32, {num_rows}), comm::Reduce::kSum, {"log-probabilities"});
+  results = std::move(all);
+}
+
+}  // namespace
+
 TokenResults Model::logprobs(Ctx& ctx, std::span<const double> dlogp_T) {
   Impl& m = *impl_;
+  const layers::RowCut& cut = m.layout.cut();
   const int64_t T = m.layout.num_tokens();
   TokenResults results;
-  m.lm_head.logprobs(ctx, m.y_TD.first(T), m.targets, m.lm_saved, results.logp_T, results.best_T,
-                     m.known(m.dv_TD, T, dlogp_T));
+  m.lm_head.logprobs(ctx, m.y_TD.first(T), own_rows(std::span<const int32_t>(m.targets), cut), m.lm_saved,
+                     results.logp_T, results.best_T, m.known(m.dv_TD, T, own_rows(dlogp_T, cut)));
+  join_rows(ctx, results, cut);
   return results;
 }
 
@@ -164,8 +192,10 @@ TokenResults Model::mtp_logprobs(Ctx& ctx, std::span<const double> dlogp_R) {
                    m.main_rotary);
     m.add_statistics(ctx, config_, L, R);
   }
-  m.lm_head.logprobs(ctx, m.mtp->y_RD(), m.mtp->batch().targets, m.mtp_lm_saved, results.logp_T, results.best_T,
-                     m.known(m.mtp_dv_TD, R, dlogp_R));
+  const layers::RowCut& cut = m.mtp->cut();
+  m.lm_head.logprobs(ctx, m.mtp->y_RD(), own_rows(std::span<const int32_t>(m.mtp->batch().targets), cut),
+                     m.mtp_lm_saved, results.logp_T, results.best_T, m.known(m.mtp_dv_TD, R, own_rows(dlogp_R, cut)));
+  join_rows(ctx, results, cut);
   return results;
 }
 
@@ -188,17 +218,18 @@ void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradien
   const View streams_grad = dx_TMD.first(T), dy_TD = dv_TD.first(T);
   ctx.ops.fill(ctx.stream, streams_grad, 0);
   // Without rows of its own the block still joins the exchange of experts with ranks that have some.
-  const bool is_empty = mtp && mtp->num_rows() == 0;
+  const bool is_empty = mtp && mtp->batch().tokens.empty();
   const bool mtp_counts = mtp && (is_empty ? mtp->has_run() : !gradients.mtp_dlogp_R.empty());
   const View dy_RD = mtp_counts ? mtp_dv_TD.first(mtp->num_rows()) : View{};
-  if (mtp_counts) lm_head.backward(ctx, dy_RD, mtp->y_RD(), gradients.mtp_dlogp_R, mtp_lm_saved);
+  if (mtp_counts)
+    lm_head.backward(ctx, dy_RD, mtp->y_RD(), own_rows(gradients.mtp_dlogp_R, mtp->cut()), mtp_lm_saved);
   if (mtp) begin_backward(ctx, num_layers, weights_later);
   if (mtp_counts) {
     const LayerScope scope(ctx, num_layers);
     mtp->backward(ctx, streams_grad, embedding.grad, dy_RD, balance_of(num_layers, gradients.balance), main_rotary);
   }
   if (mtp) end_backward(ctx, num_layers, weights_later);
-  lm_head.backward(ctx, dy_TD, y_TD.first(T), gradients.dlogp_T, lm_saved);
+  lm_head.backward(ctx, dy_TD, y_TD.first(T), own_rows(gradients.dlogp_T, layout.cut()), lm_saved);
   norm.backward(ctx, dy_TD, dy_TD, v_TD.first(T), v_rstd_T.first(T));
   head_hyper.backward_pre(ctx, streams_grad, dy_TD, streams(num_layers), head_saved.first(T));
 }
@@ -213,8 +244,8 @@ void Model::backward_inputs(Ctx& ctx, const LossGradients& gradients) {
 void Model::backward(Ctx& ctx, const LossGradients& gradients, bool weights_later) {
   Impl& m = *impl_;
   const int64_t T = m.layout.num_tokens(), L = config_.num_hidden_layers;
-  CHECK(options_.train && (!m.is_last() || static_cast<int64_t>(gradients.dlogp_T.size()) == T),
-        gradients.dlogp_T.size(), T);
+  CHECK(options_.train && (!m.is_last() || gradients.dlogp_T.size() == m.targets.size()), gradients.dlogp_T.size(),
+        m.targets.size());
   if (m.is_last() && m.lowest_trained <= L) m.backward_heads(ctx, L, gradients, weights_later);
 
   const View dx_TMD = m.dx_TMD.first(T);

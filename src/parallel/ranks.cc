@@ -91,14 +91,14 @@ void Ranks::place(const model::Config& config, int64_t num_micro_batches, model:
     part.num_slots = num_slots(pipeline_step(layout.schedule, {at.pp, layout.pp, 1}, of_rank), 0);
     part.weights_later = layout.schedule == Schedule::kZeroBubble;
   }
+  part.cp_rank = at.cp, part.cp_size = layout.cp;
+  part.tp_rank = at.tp, part.tp_size = layout.tp;
   part.ep_rank = at.ep, part.ep_size = layout.ep;
   if (layout.ep > 1 && part.expert_rows == 0) {
     const int64_t even =
-        layers::most_expert_rows({}, options.max_tokens, config.n_routed_experts, config.num_experts_per_tok);
+        layers::most_expert_rows({}, options.rows().max_rows, config.n_routed_experts, config.num_experts_per_tok);
     part.expert_rows = even + even / 4;
   }
-  part.cp_rank = at.cp, part.cp_size = layout.cp;
-  part.tp_rank = at.tp, part.tp_size = layout.tp;
   part.share = {comm::group_rank(data.get()), comm::group_size(data.get())};
   part.slice_share = {comm::group_rank(slices.get()), comm::group_size(slices.get())};
   part.expert_share = {comm::group_rank(edp.get()), comm::group_size(edp.get())};

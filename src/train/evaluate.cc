@@ -7,9 +7,9 @@ namespace {
 // Through all stages of the pipeline, if there is one; only the last has the results.
 model::TokenResults forward(layers::Ctx& ctx, model::Model& model, const layers::MicroBatch& batch) {
   comm::Comm* pp = ctx.groups.pp;
-  const bool passes = !batch.tokens.empty();
   model.select_slot(0);
   model.begin(ctx, batch);
+  const bool passes = model.input_streams().dim(0) > 0;
   if (!model.is_first_stage() && passes) pp->recv(ctx.stream, model.input_streams(), pp->rank() - 1, {"activations"});
   model.forward_layers(ctx);
   if (model.is_last_stage()) return model.logprobs(ctx);
@@ -31,7 +31,9 @@ HeldoutResult evaluate(layers::Ctx& ctx, model::Model& model, std::span<const la
     const size_t m = first + rank;
     const layers::MicroBatch& batch = m < batches.size() ? batches[m] : empty;
     const model::TokenResults results = forward(ctx, model, batch);
-    if (!model.is_last_stage()) continue;
+    // Ranks that share the micro-batch have equal results: they count once.
+    const bool counts = comm::group_rank(ctx.groups.cp) == 0 && comm::group_rank(ctx.groups.tp) == 0;
+    if (!model.is_last_stage() || !counts) continue;
     for (size_t t = 0; t < batch.tokens.size(); ++t) {
       if (batch.targets[t] < 0 || batch.weights[t] == 0) continue;
       sums_M[m].loss -= batch.weights[t] * results.logp_T[t];

@@ -217,13 +217,13 @@ void Step::execute(const parallel::Instruction& instruction) {
   }
 }
 
-// What neighbours in the pipeline give each other. Nobody sends the nothing of an empty micro-batch.
+// What neighbours in the pipeline give each other. Nobody sends the nothing of a rank without rows.
 void Step::pass(const parallel::Instruction& instruction) {
   model::Model& model = parts_.model;
   comm::Comm& pp = *parts_.ctx.groups.pp;
   backend::Stream* stream = parts_.ctx.stream;
   if (instruction.action == Action::kRecvForward) model.begin(parts_.ctx, batch_of(instruction));
-  if (batch_of(instruction).tokens.empty()) return;
+  if (model.input_streams().dim(0) == 0) return;
   switch (instruction.action) {
     case Action::kRecvForward:
       return pp.recv(stream, model.input_streams(), pp.rank() - 1, {"activations"});
@@ -248,16 +248,20 @@ void Step::forward(const parallel::Instruction& instruction) {
 
 void Step::loss(const parallel::Instruction& instruction) {
   const layers::MicroBatch& batch = batch_of(instruction);
-  Sums& sums = sums_of(instruction);
-  sums.num_tokens = static_cast<double>(batch.tokens.size());
   dlogp_T_.resize(batch.tokens.size());
   const bool known = parts_.objective.constant_weights(batch, z_, dlogp_T_);
   const model::TokenResults results =
       parts_.model.logprobs(parts_.ctx, known ? std::span<const double>(dlogp_T_) : std::span<const double>());
   const auto of_batch = parts_.objective.token_weights(batch, results.logp_T, results.best_T, z_, dlogp_T_);
+  loss_is_finite_ = loss_is_finite_ && std::isfinite(of_batch.loss);
+  const double mtp = parts_.auxiliary.mtp > 0 ? mtp_loss() : 0;
+  // Ranks that share the micro-batch have equal results: they count once.
+  const layers::Groups& groups = parts_.ctx.groups;
+  if (comm::group_rank(groups.cp) > 0 || comm::group_rank(groups.tp) > 0) return;
+  Sums& sums = sums_of(instruction);
   sums.loss = of_batch.loss, sums.num_targets = of_batch.num_targets, sums.num_correct = of_batch.num_correct;
-  loss_is_finite_ = loss_is_finite_ && std::isfinite(sums.loss);
-  if (parts_.auxiliary.mtp > 0) sums.mtp_loss = mtp_loss();
+  sums.mtp_loss = mtp;
+  sums.num_tokens = static_cast<double>(batch.tokens.size());
   sums.model_flops = predicted_flops(batch);
 }
 

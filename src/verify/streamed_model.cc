@@ -52,7 +52,7 @@ void StreamedModel::declare_shared(Book& book, model::Model& model, View (&strea
   const int64_t T = model.options().max_tokens;
   m.main_rotary.declare(book, T, m.dtypes.acc);
   m.compress_rotary.declare(book, T, m.dtypes.acc);
-  m.layout.declare(book, T, c.compress_rates());
+  m.layout.declare(book, {T}, c.compress_rates());
   for (View& view : streams)
     book.declare(&view, TensorKind::kSaved, "streams", m.dtypes.act, {T, c.hc_mult, c.hidden_size});
   m.head_hyper.declare_saved(book, m.head_saved, T);

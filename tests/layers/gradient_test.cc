@@ -60,7 +60,7 @@ void check_attention(AttentionDims dims, EntryUse use = EntryUse::kBest) {
   rig.declare_parameters(list);
   const std::vector<int64_t> rates = dims.rate > 0 ? std::vector<int64_t>{dims.rate} : std::vector<int64_t>{};
   rotary.declare(rig.book, kT, DType::kF64);
-  layout.declare(rig.book, kT, rates);
+  layout.declare(rig.book, {kT}, rates);
   attention.declare_saved(rig.book, saved, kT);
   attention.declare_scratch(rig.book, kT, num_threads(), true);
   for (View* view : {&h_TD, &y_TD, &dy_TD, &dh_TD}) rig.declare(*view, {kT, dims.D});

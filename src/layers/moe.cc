@@ -70,6 +70,7 @@ void Moe::declare_scratch(Book& book, int64_t max_tokens, bool train) {
   declare_operand(scratch_.dz_TE, "dz", {T, dims_.E});
   declare(scratch_.dweight_R1, "drow_weight", dtypes_.acc, {R, 1});
   declare(scratch_.dweight_TK, "dweight", dtypes_.acc, {T, dims_.K});
+  declare(scratch_.load_E, "load", DType::kI32, {dims_.E});
 }
 
 Moe::Saved Moe::first(const Saved& s, int64_t T) const {
@@ -201,6 +202,14 @@ void Moe::backward_routed(Ctx& ctx, View dh_TD, View dweight_TK, View dy_TD, Vie
   ctx.ops.gather_rows(ctx.stream, dweight_TK.reshape({slots, 1}), returned_P1, slot_row_TK.reshape({slots}));
 }
 
+// Of all ranks that have rows of the micro-batch.
+void Moe::count_loads(Ctx& ctx, View expert_TK) const {
+  ctx.ops.fill(ctx.stream, scratch_.load_E, 0);
+  ctx.ops.expert_load(ctx.stream, scratch_.load_E, expert_TK);
+  for (comm::Comm* ranks : {ctx.groups.cp, ctx.groups.tp})
+    if (ranks) ranks->all_reduce(ctx.stream, scratch_.load_E, comm::Reduce::kSum, {"loads", ctx.layer});
+}
+
 void Moe::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View expert_TK,
                    const Balance& balance) const {
   const int64_t T = h_TD.dim(0);
@@ -208,8 +217,10 @@ void Moe::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& sav
   backward_shared(ctx, dh_TD, dy_TD, h_TD, saved);
   backward_routed(ctx, dh_TD, dweight_TK, dy_TD, h_TD, saved);
   const bool balanced = !dims_.hash && balance.coefficient > 0;
+  if (balanced) count_loads(ctx, expert_TK);
   ctx.ops.router_weights_backward(ctx.stream, dz_TE, dweight_TK, saved.weight_TK, saved.z_TE, expert_TK, dims_.scaling,
-                                  balanced ? balance.loss_1 : View{}, balanced ? balance.coefficient : 0);
+                                  balanced ? balance.loss_1 : View{}, balanced ? balance.coefficient : 0,
+                                  scratch_.load_E, balance.num_tokens);
   router_.backward_weight(ctx, dz_TE, h_TD);
   router_.backward_input(ctx, dh_TD, dz_TE, 1);
 }

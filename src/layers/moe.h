@@ -49,11 +49,13 @@ class Moe {
   void forward(Ctx& ctx, View y_TD, View h_TD, View token_T, const Saved& saved, View expert_TK,
                const ChoiceRule& rule) const;
   // dh_TD (acc) is overwritten; parameters' gradients accumulate. Score layers add the gradient of
-  // balance.coefficient * sum_e F_e P_e, the sequence balance loss over all T tokens (6.3), and add the sum to
-  // balance.loss_1 (acc; untouched when the coefficient is 0).
+  // balance.coefficient * sum_e F_e P_e, the sequence balance loss (6.3) over the tokens of all ranks that share the
+  // micro-batch (Ctx::groups.cp and tp), num_tokens together, and add this rank's part of the sum to balance.loss_1
+  // (acc; untouched when the coefficient is 0).
   struct Balance {
     double coefficient = 0;
     View loss_1;
+    int64_t num_tokens = 0;
   };
   void backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View expert_TK,
                 const Balance& balance) const;
@@ -84,6 +86,7 @@ class Moe {
   };
   RoundViews views(const Saved& saved, const ExpertRows& rows) const;
   void receive(Ctx& ctx, const RoundViews& v, View h_TD, const Saved& saved, const ExpertRows& rows) const;
+  void count_loads(Ctx& ctx, View expert_TK) const;
   void route(Ctx& ctx, View h_TD, View token_T, const Saved& saved, View expert_TK, const ChoiceRule& rule) const;
   void backward_down(Ctx& ctx, const RoundViews& v, View dy_TD, const ExpertRows& rows) const;
   void backward_weights(Ctx& ctx, const RoundViews& v, View h_TD, const ExpertRows& rows) const;
@@ -103,6 +106,7 @@ class Moe {
     View shared_a_TF, shared_y_TD;            // act
     View shared_da_TF, shared_dgu_TG, dz_TE;  // act
     View dweight_R1, dweight_TK;              // acc
+    View load_E;                              // i32: of the micro-batch
   } scratch_;
 };
 

@@ -106,7 +106,8 @@ struct Model::Impl {
   View load_E(int64_t layer) const { return load_LE.slice(0, layer, layer + 1).reshape({load_LE.dim(1)}); }
   void add_statistics(layers::Ctx& ctx, const Config& config, int64_t layer, int64_t num_rows);
   layers::Moe::Balance balance_of(int64_t layer, double coefficient) const {
-    return {coefficient, balance_L.slice(0, layer, layer + 1)};
+    const bool is_mtp = layer == static_cast<int64_t>(blocks.size());
+    return {coefficient, balance_L.slice(0, layer, layer + 1), std::ssize(is_mtp ? mtp->batch().tokens : targets)};
   }
 };
 

@@ -67,10 +67,14 @@ void add_router_backward(std::vector<OpCase>& cases, int64_t T, int64_t K, int64
   const int z = c.in("z", Kind::kAcc, {T, E}, logits(c, T * E)),
             index = c.in("index", Kind::kI32, {T, K}, choices(c, T, K, E));
   const int loss = c.inout("balance", Kind::kAcc, {1}, 1);  // as it was, unless it is asked for
-  const double balance = mode == Balance::kNone ? 0 : 40;   // of the size of the other part
+  // Of a sequence of which these tokens are a half.
+  std::vector<double> loads;
+  for (int64_t e = 0; e < E; ++e) loads.push_back(static_cast<double>(e % 5 * T));
+  const int load = c.in("load", Kind::kI32, {E}, loads);
+  const double balance = mode == Balance::kNone ? 0 : 40;  // of the size of the other part
   c.call = [=](const OpTable& ops, Stream* s, const Views& v) {
     ops.router_weights_backward(s, v[dz], v[dweight], v[weight], v[z], v[index], 2.5,
-                                mode == Balance::kUnreported ? View() : v[loss], balance);
+                                mode == Balance::kUnreported ? View() : v[loss], balance, v[load], 2 * T);
   };
   cases.push_back(c);
 }

@@ -12,7 +12,7 @@ const OpTable& ops = cpu_reference().ops;
 
 void backward(Tensor& dz, Tensor& dweight, Tensor& weight, Tensor& z, Indices& index, double scaling) {
   ops.router_weights_backward(nullptr, dz.view(), dweight.view(), weight.view(), z.view(), index.view(), scaling,
-                              View(), 0);
+                              View(), 0, View(), 0);
 }
 
 TEST(GradientMoe, RouterWeights) {
@@ -38,17 +38,18 @@ TEST(GradientMoe, RouterWeightsAndBalance) {
   z[0] = 25;
   z[7] = -3.5;
   Indices index({T, K}, {0, 3, 1, 3, 4, 3, 0, 2});
+  Indices load({E}, {3, 4, 1, 5, 7});  // of 10 tokens, these among them
   Tensor term({1}), unused({T, E});
   const auto loss = [&] {
     ops.router_weights_forward(nullptr, weight.view(), z.view(), index.view(), 1.5);
     term[0] = 0;
     ops.router_weights_backward(nullptr, unused.view(), dweight.view(), weight.view(), z.view(), index.view(), 1.5,
-                                term.view(), balance);
+                                term.view(), balance, load.view(), 10);
     return dot(weight, dweight) + balance * term[0];
   };
   loss();
   ops.router_weights_backward(nullptr, dz.view(), dweight.view(), weight.view(), z.view(), index.view(), 1.5, View(),
-                              balance);
+                              balance, load.view(), 10);
   expect_gradient("z", z, dz, loss);
 }
 
@@ -58,12 +59,12 @@ TEST(Moe, BalanceLossIsOneWhereLoadsAreEven) {
   const auto logit = [](double score) { return std::log(std::expm1(score * score)); };
   Tensor z = Tensor::of({2, 2}, {logit(1.5), logit(0.5), logit(3), logit(1)}), weight({2, 1}), dz({2, 2});
   Tensor loss = Tensor::of({1}, {10});
-  Indices both({2, 1}, {0, 0}), even({2, 1}, {0, 1});
+  Indices both({2, 1}, {0, 0}), even({2, 1}, {0, 1}), both_load({2}, {2, 0}), even_load({2}, {1, 1});
   ops.router_weights_backward(nullptr, dz.view(), weight.view(), weight.view(), z.view(), both.view(), 1, loss.view(),
-                              1e-4);
+                              1e-4, both_load.view(), 2);
   EXPECT_NEAR(loss[0], 11.5, 1e-12);
   ops.router_weights_backward(nullptr, dz.view(), weight.view(), weight.view(), z.view(), even.view(), 1, loss.view(),
-                              1e-4);
+                              1e-4, even_load.view(), 2);
   EXPECT_NEAR(loss[0], 12.5, 1e-12);
 }
 

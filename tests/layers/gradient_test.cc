@@ -157,7 +157,7 @@ void check_moe(bool hash, double coefficient) {
   };
   loss();
   rule.read = true;
-  moe.backward(ctx, dh_TD, dy_TD, h_TD, now, expert_TK, {coefficient, balance_1});
+  moe.backward(ctx, dh_TD, dy_TD, h_TD, now, expert_TK, {coefficient, balance_1, kT});
   if (coefficient > 0) {
     EXPECT_NEAR(balance_1.data<double>()[0], balance_sum(dims, now.z_TE, expert_TK), 1e-12);
   }

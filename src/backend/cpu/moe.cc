@@ -47,22 +47,13 @@ void router_weights_forward(Stream* stream, Out weight_TK, In z_TE, In index_TK,
   });
 }
 
-// count_e += number of (token, slot) pairs that chose expert e.
-void count_choices(int32_t* count, const View& index_TK, int64_t experts) {
-  const int32_t* index = index_TK.data<int32_t>();
-  for (int64_t i = 0; i < index_TK.size(); ++i) {
-    CHECK(index[i] >= 0 && index[i] < experts, i, index[i], experts);
-    ++count[index[i]];
-  }
-}
-
 void router_weights_backward(Stream* stream, Out dz_TE, In dweight_TK, In weight_TK, In z_TE, In index_TK,
-                             double scaling, InOut balance_1, double balance) {
+                             double scaling, InOut balance_1, double balance, In load_E, int64_t num_tokens) {
   if (z_TE.dtype != DType::kF32)
     return cpu_reference().ops.router_weights_backward(stream, dz_TE, dweight_TK, weight_TK, z_TE, index_TK, scaling,
-                                                       balance_1, balance);
-  const int64_t num_tokens = index_TK.dim(0), experts = z_TE.dim(1);
-  if (num_tokens == 0) return;  // nor is there a mean over tokens
+                                                       balance_1, balance, load_E, num_tokens);
+  const int64_t num_rows = index_TK.dim(0), experts = z_TE.dim(1);
+  if (num_rows == 0) return;
   RouterBackward operands{.dz = dz_TE.raw(),
                           .dweight = dweight_TK.data<float>(),
                           .weight = weight_TK.data<float>(),
@@ -72,23 +63,24 @@ void router_weights_backward(Stream* stream, Out dz_TE, In dweight_TK, In weight
                           .chosen = index_TK.dim(1),
                           .scaling = static_cast<float>(scaling),
                           .frequency = nullptr,
-                          .balance = static_cast<float>(balance / static_cast<double>(num_tokens)),
+                          .balance = 0,
                           .balance_loss = nullptr};
   if (balance > 0) {
-    std::vector<int32_t> count(experts, 0);
-    count_choices(count.data(), index_TK, experts);
-    float* frequency = call_floats(round_up(experts, 16) + num_tokens);
-    const double even = static_cast<double>(index_TK.size()) / static_cast<double>(experts);
-    for (int64_t e = 0; e < experts; ++e) frequency[e] = static_cast<float>(count[e] / even);
+    CHECK(num_tokens >= num_rows && load_E.size() == experts, num_tokens, num_rows, load_E.to_string());
+    operands.balance = static_cast<float>(balance / static_cast<double>(num_tokens));
+    const int32_t* load = load_E.data<int32_t>();
+    float* frequency = call_floats(round_up(experts, 16) + num_rows);
+    const double even = static_cast<double>(index_TK.dim(1) * num_tokens) / static_cast<double>(experts);
+    for (int64_t e = 0; e < experts; ++e) frequency[e] = static_cast<float>(load[e] / even);
     operands.frequency = frequency;
     operands.balance_loss = frequency + round_up(experts, 16);
   }
   const auto kernel = dz_TE.dtype == DType::kF32 ? TEMPER_BEST_ISA(router_weights_backward_tokens<float>)
                                                  : TEMPER_BEST_ISA(router_weights_backward_tokens<bf16>);
-  parallel_for(num_tokens, kGrainTokens, [&](int64_t begin, int64_t end, int) { kernel(begin, end, operands); });
+  parallel_for(num_rows, kGrainTokens, [&](int64_t begin, int64_t end, int) { kernel(begin, end, operands); });
   if (operands.frequency == nullptr || !balance_1.defined()) return;
   double total = 0;
-  for (int64_t t = 0; t < num_tokens; ++t) total += operands.balance_loss[t];
+  for (int64_t t = 0; t < num_rows; ++t) total += operands.balance_loss[t];
   *balance_1.data<float>() += static_cast<float>(total / static_cast<double>(num_tokens));
 }
 
@@ -104,7 +96,13 @@ void router_entropy(Stream* stream, InOut entropy_1, In z_TE) {
   *entropy_1.data<float>() += static_cast<float>(total);
 }
 
-void expert_load(Stream*, InOut load_E, In index_TK) { count_choices(load_E.data<int32_t>(), index_TK, load_E.dim(0)); }
+void expert_load(Stream*, InOut load_E, In index_TK) {
+  const int32_t* index = index_TK.data<int32_t>();
+  for (int64_t i = 0; i < index_TK.size(); ++i) {
+    CHECK(index[i] >= 0 && index[i] < load_E.dim(0), i, index[i], load_E.to_string());
+    ++load_E.data<int32_t>()[index[i]];
+  }
+}
 
 void override_rows(Stream*, InOut index_TK, In given_TK) {
   const int64_t chosen = index_TK.dim(1);

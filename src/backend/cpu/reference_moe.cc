@@ -88,38 +88,27 @@ void router_weights_forward(Out weight_TK, In z_TE, In index_TK, double scaling)
   store(weight_TK, weight);
 }
 
-// #{(t, k): index_tk = e} of every expert.
-Array<int64_t> count_choices(const Array<int64_t>& index, int64_t E) {
-  Array<int64_t> count({E});
-  for (int64_t i = 0; i < index.size(); ++i) {
-    CHECK(index.data()[i] >= 0 && index.data()[i] < E, i, index.data()[i], E);
-    ++count(index.data()[i]);
-  }
-  return count;
-}
-
-// Adds the gradient of balance * L to dz; returns L, the balance loss of the tokens as one sequence.
+// Adds the gradient of balance * L to dz; returns L, these tokens' part of the balance loss of a sequence of N tokens
+// that made so many choices in all.
 template <class A>
-A balance_backward(Array<A>& dz, const Array<A>& z, const Array<int64_t>& index, A balance) {
+A balance_backward(Array<A>& dz, const Array<A>& z, const Array<int64_t>& count, int64_t num_choices, A N, A balance) {
   const int64_t T = z.dim(0), E = z.dim(1);
-  const auto count = count_choices(index, E);
   Array<A> F({E});
-  for (int64_t e = 0; e < E; ++e) F(e) = static_cast<A>(E * count(e)) / static_cast<A>(index.size());
+  for (int64_t e = 0; e < E; ++e) F(e) = static_cast<A>(E * count(e)) / static_cast<A>(num_choices);
   A loss = 0;
   for (int64_t t = 0; t < T; ++t) {
     A sum = static_cast<A>(1e-20), dot = 0;
     for (int64_t e = 0; e < E; ++e) sum += router_score(z(t, e));
     for (int64_t e = 0; e < E; ++e) dot += F(e) * router_score(z(t, e)) / sum;
-    loss += dot / static_cast<A>(T);
-    for (int64_t e = 0; e < E; ++e)
-      dz(t, e) += balance / static_cast<A>(T) * (F(e) - dot) / sum * router_score_slope(z(t, e));
+    loss += dot / N;
+    for (int64_t e = 0; e < E; ++e) dz(t, e) += balance / N * (F(e) - dot) / sum * router_score_slope(z(t, e));
   }
   return loss;
 }
 
 template <class A>
 void router_weights_backward(Out dz_TE, In dweight_TK, In weight_TK, In z_TE, In index_TK, double scaling,
-                             InOut balance_1, double balance) {
+                             InOut balance_1, double balance, In load_E, int64_t num_tokens) {
   const int64_t T = index_TK.dim(0), K = index_TK.dim(1), E = z_TE.dim(1);
   const auto z = load<A>(z_TE, {T, E}), weight = load<A>(weight_TK, {T, K}), dweight = load<A>(dweight_TK, {T, K});
   const auto index = load<int64_t>(index_TK, {T, K});
@@ -134,7 +123,9 @@ void router_weights_backward(Out dz_TE, In dweight_TK, In weight_TK, In z_TE, In
     }
   }
   if (balance > 0 && T > 0) {
-    const A loss = balance_backward(dz, z, index, static_cast<A>(balance));
+    CHECK(num_tokens >= T, num_tokens, T);
+    const A loss = balance_backward(dz, z, load<int64_t>(load_E, {E}), K * num_tokens, static_cast<A>(num_tokens),
+                                    static_cast<A>(balance));
     if (balance_1.defined()) {
       auto total = load<A>(balance_1, {1});
       total(0) += loss;
@@ -164,8 +155,11 @@ template <class A>
 void expert_load(InOut load_E, In index_TK) {
   const int64_t E = load_E.dim(0), T = index_TK.dim(0), K = index_TK.dim(1);
   auto total = load<int64_t>(load_E, {E});
-  const auto count = count_choices(load<int64_t>(index_TK, {T, K}), E);
-  for (int64_t e = 0; e < E; ++e) total(e) += count(e);
+  const auto index = load<int64_t>(index_TK, {T, K});
+  for (int64_t i = 0; i < index.size(); ++i) {
+    CHECK(index.data()[i] >= 0 && index.data()[i] < E, i, index.data()[i], E);
+    ++total(index.data()[i]);
+  }
   store(load_E, total);
 }
 

@@ -16,10 +16,12 @@ Attention::Attention(const std::string& prefix, AttentionDims dims, Dtypes dtype
       q_a_norm_{fine_parameter(prefix + "q_a_norm.weight", {dims.Q}, dtypes, Init::kOnes), dims.eps},
       kv_norm_{fine_parameter(prefix + "kv_norm.weight", {dims.H}, dtypes, Init::kOnes), dims.eps} {
   if (dims.rate > 0) {
-    compressor_ = std::make_unique<Compressor>(prefix + "compressor.",
-                                               CompressorDims{dims.D, dims.H, dims.rate, dims.csa, dims.eps}, dtypes);
+    compressor_ = std::make_unique<Compressor>(
+        prefix + "compressor.", CompressorDims{dims.D, dims.H, dims.rate, dims.csa, dims.eps, dims.num_ranks}, dtypes);
   }
-  if (dims.csa) indexer_ = std::make_unique<Indexer>(prefix + "compressor.indexer.", dims.indexer, dtypes);
+  if (!dims.csa) return;
+  CHECK(dims.indexer.num_ranks == dims.num_ranks, dims.indexer.num_ranks);
+  indexer_ = std::make_unique<Indexer>(prefix + "compressor.indexer.", dims.indexer, dtypes);
 }
 
 void Attention::collect(ParameterList& list) {
@@ -41,7 +43,7 @@ void Attention::declare_saved(Book& book, Saved& saved, int64_t max_tokens) cons
   declare(saved.q_TNH, "q", dtypes_.act, {T, N, H});
   declare(saved.kv_TH, "kv", dtypes_.act, {T, H});
   declare(saved.kv_rstd_T, "kv_rstd", dtypes_.acc, {T});
-  declare(saved.c_TH, "c", dtypes_.act, {T, H});
+  declare(saved.c_JH, "c", dtypes_.act, {num_history(T) + T, H});
   declare(saved.o_TNH, "o", dtypes_.act, {T, N, H});
   declare(saved.lse_TN, "lse", dtypes_.acc, {T, N});
   declare(saved.y1_TW, "y1", dtypes_.act, {T, dims_.G * dims_.O});
@@ -51,7 +53,8 @@ void Attention::declare_saved(Book& book, Saved& saved, int64_t max_tokens) cons
 void Attention::declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train) {
   const ScratchScope scope(book);
   const int64_t T = max_tokens, N = dims_.N, H = dims_.H;
-  const int64_t C = dims_.rate > 0 ? max_tokens / dims_.rate : 0;
+  const int64_t C = dims_.rate > 0 ? RowCapacity{T, dims_.num_ranks}.entries(dims_.rate) : 0;
+  const int64_t history = num_history(T), J = history + T;
   const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
     book.declare(&view, TensorKind::kScratch, sinks_.name + ":" + what, dtype, shape);
   };
@@ -63,6 +66,7 @@ void Attention::declare_scratch(Book& book, int64_t max_tokens, int64_t num_thre
     const ScratchScope forward_only(book);
     indexer_->declare_scratch(book, max_tokens, num_threads, train);
   }
+  if (compressor_) compressor_->declare_scratch(book, max_tokens, train);
   if (!train) return;
   declare(scratch_.do_TNH, "do", dtypes_.act, {T, N, H});
   declare_operand(scratch_.dq_TNH, "dq", {T, N, H});
@@ -70,29 +74,40 @@ void Attention::declare_scratch(Book& book, int64_t max_tokens, int64_t num_thre
   declare_operand(scratch_.dqa_TQ, "dqa", {T, dims_.Q});
   declare_operand(scratch_.dkv_TH, "dkv", {T, H});
   declare(scratch_.dr_TQ, "dr", dtypes_.acc, {T, dims_.Q});
-  declare(scratch_.dc_TH, "dc", dtypes_.acc, {T, H});
-  if (compressor_) {
-    declare(scratch_.dk_CH, "dk", dtypes_.acc, {C, H});
-    compressor_->declare_scratch(book, max_tokens);
-  }
-  declare(scratch_.workspace, "workspace", dtypes_.acc, {num_threads, T + C, H});
+  declare(scratch_.dc_JH, "dc", dtypes_.acc, {J, H});
+  if (dims_.num_ranks > 1) declare(scratch_.from_next_HH, "from_next", dtypes_.acc, {history, H});
+  if (compressor_) declare(scratch_.dk_CH, "dk", dtypes_.acc, {C, H});
+  declare(scratch_.workspace, "workspace", dtypes_.acc, {num_threads, J + C, H});
 }
 
-Attention::Saved Attention::first(const Saved& s, int64_t T, int64_t C) const {
-  Saved out{s.qa_TQ.first(T),
-            s.r_TQ.first(T),
-            s.qb_TNH.first(T),
-            s.q_TNH.first(T),
-            s.kv_TH.first(T),
-            s.c_TH.first(T),
-            s.o_TNH.first(T),
-            s.y1_TW.first(T),
-            s.qa_rstd_T.first(T),
-            s.q_rstd_R.first(T * dims_.N),
-            s.kv_rstd_T.first(T),
-            s.lse_TN.first(T),
-            {}};
-  if (compressor_) out.entries = s.entries.first(T, C);
+int64_t Attention::num_history(int64_t max_tokens) const {
+  return dims_.num_ranks == 1 ? 0 : RowCapacity{max_tokens, dims_.num_ranks}.window_history(dims_.window);
+}
+
+Attention::Saved Attention::first(const Saved& s, int64_t T) const {
+  const View c_TH = s.c_JH.first(T);
+  return {s.qa_TQ.first(T),
+          s.r_TQ.first(T),
+          s.qb_TNH.first(T),
+          s.q_TNH.first(T),
+          s.kv_TH.first(T),
+          s.o_TNH.first(T),
+          s.y1_TW.first(T),
+          c_TH,
+          c_TH,
+          s.qa_rstd_T.first(T),
+          s.q_rstd_R.first(T * dims_.N),
+          s.kv_rstd_T.first(T),
+          s.lse_TN.first(T),
+          {}};
+}
+
+Attention::Saved Attention::first(const Saved& s, const DeviceLayout& layout) const {
+  const int64_t T = layout.num_tokens(), history = layout.host().history_R[layout.cut().rank];
+  Saved out = first(s, T);
+  out.c_JH = s.c_JH.first(history + T);
+  out.c_TH = out.c_JH.rows(history, history + T);
+  if (compressor_) out.entries = compressor_->first(s.entries, layout);
   return out;
 }
 
@@ -157,27 +172,26 @@ void Attention::output(Ctx& ctx, View y_TD, const Saved& saved, View position_T,
 void Attention::forward(Ctx& ctx, View y_TD, View h_TD, const Saved& saved, View selected_TA, const ChoiceRule& rule,
                         EntryUse use, const DeviceLayout& layout, const RotaryTable& rotary) const {
   project(ctx, saved, h_TD, layout.position_T, rotary);
+  receive_history(ctx, saved.c_JH, layout.cut(), layout.host().history_R, "keys");
   View k_CH;
   if (compressor_ && layout.entries(dims_.rate).num_entries > 0) {
-    const auto& entries = layout.entries(dims_.rate);
-    compressor_->project(ctx, saved.entries.z_TZ, saved.entries.g_TZ, h_TD);
-    compressor_->make_entries(ctx, saved.entries, compress_ranges(entries), entries.position_C, rotary);
+    compressor_->forward(ctx, saved.entries, h_TD, layout, rotary);
     k_CH = saved.entries.k_CH;
     if (!rule.read && is_choosing(layout, use)) {
-      indexer_->select(ctx, selected_TA, h_TD, saved.r_TQ, layout.position_T, entries, rotary);
+      indexer_->select(ctx, selected_TA, h_TD, saved.r_TQ, layout, rotary);
       if (rule.given.defined()) ctx.ops.override_rows(ctx.stream, selected_TA, rule.given);
     }
   }
-  attend(ctx, saved, saved.c_TH, k_CH, ranges(layout, selected_TA, use));
+  attend(ctx, saved, saved.c_JH, k_CH, ranges(layout, selected_TA, use));
   output(ctx, y_TD, saved, layout.position_T, rotary);
 }
 
 void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View selected_TA,
                          EntryUse use, const DeviceLayout& layout, const RotaryTable& rotary) const {
-  const int64_t T = h_TD.dim(0), N = dims_.N, H = dims_.H;
+  const int64_t T = h_TD.dim(0), J = saved.c_JH.dim(0), N = dims_.N, H = dims_.H;
   const int64_t C = compressor_ ? layout.entries(dims_.rate).num_entries : 0;
   const View do_TNH = scratch_.do_TNH.first(T), dq_TNH = scratch_.dq_TNH.first(T);
-  const View dy1_TW = scratch_.dy1_TW.first(T), dc_TH = scratch_.dc_TH.first(T), dkv_TH = scratch_.dkv_TH.first(T);
+  const View dy1_TW = scratch_.dy1_TW.first(T), dc_JH = scratch_.dc_JH.first(J), dkv_TH = scratch_.dkv_TH.first(T);
   const View dqa_TQ = scratch_.dqa_TQ.first(T), dr_TQ = scratch_.dr_TQ.first(T);
 
   // Output projections (12.I).
@@ -191,9 +205,9 @@ void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Save
   View k_CH, dk_CH;
   if (C > 0) k_CH = saved.entries.k_CH, dk_CH = scratch_.dk_CH.first(C);
   const View& all = scratch_.workspace;
-  const View workspace(all.base, all.dtype, {all.dim(0), T + C, H}, all.offset);
-  ctx.ops.attention_backward(ctx.stream, dq_TNH, dc_TH, dk_CH, sinks_.grad, do_TNH, saved.o_TNH, saved.lse_TN,
-                             saved.q_TNH, saved.c_TH, k_CH, sinks_.value, ranges(layout, selected_TA, use), scale(),
+  const View workspace(all.base, all.dtype, {all.dim(0), J + C, H}, all.offset);
+  ctx.ops.attention_backward(ctx.stream, dq_TNH, dc_JH, dk_CH, sinks_.grad, do_TNH, saved.o_TNH, saved.lse_TN,
+                             saved.q_TNH, saved.c_JH, k_CH, sinks_.value, ranges(layout, selected_TA, use), scale(),
                              workspace);
   if (o_a_.w.grad.defined()) {
     const View ou_TNH = saved.o_TNH;  // in its place: nobody reads o after this
@@ -204,6 +218,8 @@ void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Save
   }
 
   // Keys: unrope, norm, projection.
+  return_history(ctx, dc_JH, scratch_.from_next_HH, layout.cut(), layout.host().history_R, "gradients of keys");
+  const View dc_TH = dc_JH.rows(J - T, J);
   rope_rows(ctx, dc_TH, dc_TH, rotary, layout.position_T, -1);
   kv_norm_.backward(ctx, dkv_TH, dc_TH, saved.kv_TH, saved.kv_rstd_T);
   kv_.backward_weight(ctx, dkv_TH, h_TD);
@@ -221,17 +237,16 @@ void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Save
   q_a_.backward_weight(ctx, dqa_TQ, h_TD);
   q_a_.backward_input(ctx, dh_TD, dqa_TQ, 1);
 
-  if (C > 0) compressor_->backward(ctx, dh_TD, dk_CH, h_TD, saved.entries, layout.entries(dims_.rate), rotary);
+  if (C > 0) compressor_->backward(ctx, dh_TD, dk_CH, h_TD, saved.entries, layout, rotary);
 }
 
 void Attention::backward_indexer(Ctx& ctx, View loss_1, View h_TD, const Saved& saved, View selected_TA, EntryUse use,
                                  double coefficient, const DeviceLayout& layout, const RotaryTable& rotary) const {
   CHECK(indexer_ != nullptr, sinks_.name);
-  const auto& entries = layout.entries(dims_.rate);
-  if (entries.num_entries == 0) return;
+  if (layout.entries(dims_.rate).num_entries == 0) return;
   Indexer::Teacher teacher{saved.q_TNH, saved.entries.k_CH, saved.lse_TN, ranges(layout, selected_TA, use), scale()};
   teacher.ranges.num_pairs -= layout.host().num_window_pairs;  // the window is not the indexer's matter
-  indexer_->backward(ctx, loss_1, h_TD, saved.r_TQ, layout.position_T, teacher, coefficient, entries, rotary);
+  indexer_->backward(ctx, loss_1, h_TD, saved.r_TQ, teacher, coefficient, layout, rotary);
 }
 
 }  // namespace temper::layers

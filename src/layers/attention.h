@@ -19,6 +19,8 @@ struct AttentionDims {
   bool csa = false;          // overlapping windows and an indexer
   IndexerDims indexer{};     // used when csa
   double eps = 1e-6;
+  // Ranks that have a document's rows among them (context_exchange.h); the sliding window, read where they are several.
+  int64_t num_ranks = 1, window = 0;
 };
 
 // Which of the visible entries a CSA layer attends to.
@@ -31,8 +33,9 @@ enum class EntryUse : uint8_t {
 class Attention {
  public:
   struct Saved {
-    View qa_TQ, r_TQ, qb_TNH, q_TNH, kv_TH, c_TH, o_TNH, y1_TW;  // act; W = G * O
-    View qa_rstd_T, q_rstd_R, kv_rstd_T, lse_TN;                 // acc; R = T * N
+    View qa_TQ, r_TQ, qb_TNH, q_TNH, kv_TH, o_TNH, y1_TW;  // act; W = G * O
+    View c_JH, c_TH;  // act: keys of the history's rows, then of the own ones; the own ones alone, set by first()
+    View qa_rstd_T, q_rstd_R, kv_rstd_T, lse_TN;  // acc; R = T * N
     Compressor::Saved entries;
   };
 
@@ -61,7 +64,9 @@ class Attention {
 
   // Whether a pass over this layout attends to chosen entries only (CSA), so that they must be computed or given.
   bool is_choosing(const DeviceLayout& layout, EntryUse use) const;
-  Saved first(const Saved& saved, int64_t T, int64_t C) const;
+  // What of it a layout needs; what so many tokens need, without entries or history.
+  Saved first(const Saved& saved, const DeviceLayout& layout) const;
+  Saved first(const Saved& saved, int64_t T) const;
   const AttentionDims& dims() const { return dims_; }
   const Compressor* compressor() const { return compressor_.get(); }
   const Indexer* indexer() const { return indexer_.get(); }
@@ -71,6 +76,7 @@ class Attention {
   backend::KeyRanges ranges(const DeviceLayout& layout, View selected_TA, EntryUse use) const;
   View grouped(View x_TX) const;  // [T, G * X] -> [G, T, X], strided
   double scale() const;
+  int64_t num_history(int64_t max_tokens) const;
 
   AttentionDims dims_;
   Dtypes dtypes_;
@@ -81,7 +87,7 @@ class Attention {
   std::unique_ptr<Indexer> indexer_;
   struct Scratch {
     View ou_TNH, do_TNH, dq_TNH, dy1_TW, dqa_TQ, dkv_TH;  // act
-    View dr_TQ, dc_TH, dk_CH, workspace;                  // acc
+    View dr_TQ, dc_JH, from_next_HH, dk_CH, workspace;    // acc
   } scratch_;
 };
 

@@ -2,10 +2,6 @@
 
 namespace temper::layers {
 
-Compressor::Saved Compressor::Saved::first(int64_t T, int64_t C) const {
-  return {z_TZ.first(T), g_TZ.first(T), v_CH.first(C), k_CH.first(C), v_rstd_C.first(C)};
-}
-
 Compressor::Compressor(const std::string& prefix, CompressorDims dims, Dtypes dtypes)
     : dims_(dims),
       dtypes_(dtypes),
@@ -17,22 +13,39 @@ Compressor::Compressor(const std::string& prefix, CompressorDims dims, Dtypes dt
 void Compressor::collect(ParameterList& list) { list.insert(list.end(), {&kv_.w, &gate_.w, &ape_, &norm_.w}); }
 
 void Compressor::declare_saved(Book& book, TensorKind kind, Saved& saved, int64_t max_tokens) const {
-  const int64_t T = max_tokens, C = max_tokens / dims_.rate;
+  const RowCapacity rows{max_tokens, dims_.num_ranks};
+  const int64_t J = rows.entry_history(dims_.rate) + max_tokens, E = rows.own_entries(dims_.rate);
   const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
     book.declare(&view, kind, ape_.name + ":" + what, dtype, shape);
   };
-  declare(saved.z_TZ, "z", dtypes_.acc, {T, dims_.Z()});
-  declare(saved.g_TZ, "g", dtypes_.acc, {T, dims_.Z()});
-  declare(saved.v_CH, "v", dtypes_.act, {C, dims_.H});
-  declare(saved.k_CH, "k", dtypes_.act, {C, dims_.H});
-  declare(saved.v_rstd_C, "v_rstd", dtypes_.acc, {C});
+  declare(saved.z_JZ, "z", dtypes_.acc, {J, dims_.Z()});
+  declare(saved.g_JZ, "g", dtypes_.acc, {J, dims_.Z()});
+  declare(saved.v_EH, "v", dtypes_.act, {E, dims_.H});
+  declare(saved.k_CH, "k", dtypes_.act, {rows.entries(dims_.rate), dims_.H});
+  declare(saved.v_rstd_E, "v_rstd", dtypes_.acc, {E});
 }
 
-void Compressor::declare_scratch(Book& book, int64_t max_tokens) {
-  const int64_t T = max_tokens, C = max_tokens / dims_.rate;
-  book.declare(&dz_TZ_, dtypes_.operands, ape_.name + ":dz", dtypes_.act, {T, dims_.Z()});
-  book.declare(&dg_TZ_, dtypes_.operands, ape_.name + ":dg", dtypes_.act, {T, dims_.Z()});
-  book.declare(&dv_CH_, TensorKind::kScratch, ape_.name + ":dv", dtypes_.acc, {C, dims_.H});
+void Compressor::declare_scratch(Book& book, int64_t max_tokens, bool train) {
+  const RowCapacity rows{max_tokens, dims_.num_ranks};
+  const int64_t history = rows.entry_history(dims_.rate), J = history + max_tokens, Z = dims_.Z();
+  const int64_t E = rows.own_entries(dims_.rate), P = dims_.num_ranks * E;
+  const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
+    book.declare(&view, TensorKind::kScratch, ape_.name + ":" + what, dtype, shape);
+  };
+  if (dims_.num_ranks > 1) declare(padded_PH_, "padded", dtypes_.act, {P, dims_.H});
+  if (!train) return;
+  book.declare(&dz_JZ_, dtypes_.operands, ape_.name + ":dz", dtypes_.act, {J, Z});
+  book.declare(&dg_JZ_, dtypes_.operands, ape_.name + ":dg", dtypes_.act, {J, Z});
+  declare(dv_EH_, "dv", dtypes_.acc, {E, dims_.H});
+  if (dims_.num_ranks == 1) return;
+  declare(dpadded_PH_, "dpadded", dtypes_.acc, {P, dims_.H});
+  declare(from_next_HZ_, "from_next", dtypes_.act, {history, Z});
+}
+
+Compressor::Saved Compressor::first(const Saved& s, const DeviceLayout& layout) const {
+  const DeviceEntries& entries = layout.entries(dims_.rate);
+  const int64_t J = entries.history_R[layout.cut().rank] + layout.num_tokens(), E = entries.position_C.dim(0);
+  return {s.z_JZ.first(J), s.g_JZ.first(J), s.v_EH.first(E), s.k_CH.first(entries.num_entries), s.v_rstd_E.first(E)};
 }
 
 void Compressor::project(Ctx& ctx, View z_TZ, View g_TZ, View h_TD) const {
@@ -40,20 +53,46 @@ void Compressor::project(Ctx& ctx, View z_TZ, View g_TZ, View h_TD) const {
   gate_.forward(ctx, g_TZ, h_TD);
 }
 
-void Compressor::make_entries(Ctx& ctx, const Saved& saved, const backend::CompressRanges& ranges, View position_C,
+void Compressor::make_entries(Ctx& ctx, const Saved& saved, const backend::CompressRanges& ranges, View position_E,
                               const RotaryTable& rotary) const {
-  ctx.ops.compress_forward(ctx.stream, saved.v_CH, saved.z_TZ, saved.g_TZ, ape_.value, ranges);
-  norm_.forward(ctx, saved.k_CH, saved.v_rstd_C, saved.v_CH);
-  rope_rows(ctx, saved.k_CH, saved.k_CH, rotary, position_C, +1);
+  ctx.ops.compress_forward(ctx.stream, saved.v_EH, saved.z_JZ, saved.g_JZ, ape_.value, ranges);
+  norm_.forward(ctx, saved.k_CH, saved.v_rstd_E, saved.v_EH);
+  rope_rows(ctx, saved.k_CH, saved.k_CH, rotary, position_E, +1);
 }
 
-void Compressor::backward(Ctx& ctx, View dh_TD, View dk_CH, View h_TD, const Saved& saved, const DeviceEntries& entries,
+void Compressor::forward(Ctx& ctx, const Saved& saved, View h_TD, const DeviceLayout& layout,
+                         const RotaryTable& rotary) const {
+  const DeviceEntries& entries = layout.entries(dims_.rate);
+  const int64_t J = saved.z_JZ.dim(0), T = h_TD.dim(0);
+  project(ctx, saved.z_JZ.rows(J - T, J), saved.g_JZ.rows(J - T, J), h_TD);
+  if (layout.cut().size() == 1) return make_entries(ctx, saved, compress_ranges(entries), entries.position_C, rotary);
+  receive_history(ctx, saved.z_JZ, layout.cut(), needed(entries), "rows of windows");
+  receive_history(ctx, saved.g_JZ, layout.cut(), needed(entries), "rows of windows");
+  const EntryExchange exchange(layout.cut(), entries.count_R, padded_PH_);
+  Saved own = saved;
+  own.k_CH = exchange.own();
+  make_entries(ctx, own, compress_ranges(entries), entries.position_C, rotary);
+  exchange.gather(ctx, saved.k_CH, "entries");
+}
+
+void Compressor::backward(Ctx& ctx, View dh_TD, View dk_CH, View h_TD, const Saved& saved, const DeviceLayout& layout,
                           const RotaryTable& rotary) const {
-  const View dz_TZ = dz_TZ_.first(h_TD.dim(0)), dg_TZ = dg_TZ_.first(h_TD.dim(0)), dv_CH = dv_CH_.first(dk_CH.dim(0));
-  rope_rows(ctx, dk_CH, dk_CH, rotary, entries.position_C, -1);
-  norm_.backward(ctx, dv_CH, dk_CH, saved.v_CH, saved.v_rstd_C);
-  ctx.ops.compress_backward(ctx.stream, dz_TZ, dg_TZ, ape_.grad, dv_CH, saved.z_TZ, saved.g_TZ, ape_.value,
+  const DeviceEntries& entries = layout.entries(dims_.rate);
+  const int64_t J = saved.z_JZ.dim(0), T = h_TD.dim(0);
+  const View dz_JZ = dz_JZ_.first(J), dg_JZ = dg_JZ_.first(J), dv_EH = dv_EH_.first(saved.v_EH.dim(0));
+  View dk_EH = dk_CH;
+  if (layout.cut().size() > 1) {
+    const EntryExchange exchange(layout.cut(), entries.count_R, dpadded_PH_);
+    exchange.reduce(ctx, dk_CH, "gradients of entries");
+    dk_EH = exchange.own();
+  }
+  rope_rows(ctx, dk_EH, dk_EH, rotary, entries.position_C, -1);
+  norm_.backward(ctx, dv_EH, dk_EH, saved.v_EH, saved.v_rstd_E);
+  ctx.ops.compress_backward(ctx.stream, dz_JZ, dg_JZ, ape_.grad, dv_EH, saved.z_JZ, saved.g_JZ, ape_.value,
                             compress_ranges(entries));
+  return_history(ctx, dz_JZ, from_next_HZ_, layout.cut(), needed(entries), "gradients of windows");
+  return_history(ctx, dg_JZ, from_next_HZ_, layout.cut(), needed(entries), "gradients of windows");
+  const View dz_TZ = dz_JZ.rows(J - T, J), dg_TZ = dg_JZ.rows(J - T, J);
   kv_.backward_weight(ctx, dz_TZ, h_TD);
   gate_.backward_weight(ctx, dg_TZ, h_TD);
   if (!dh_TD.defined()) return;

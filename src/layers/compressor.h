@@ -7,6 +7,7 @@
 
 #include <string>
 
+#include "layers/context_exchange.h"
 #include "layers/linear.h"
 #include "layers/rmsnorm.h"
 #include "layers/rotary.h"
@@ -19,16 +20,17 @@ struct CompressorDims {
   int64_t rate;      // tokens per window
   bool overlapping;  // CSA: each entry also sees the previous window, projections are 2H wide
   double eps;
+  int64_t num_ranks = 1;  // that have a document's rows among them (context_exchange.h)
   int64_t Z() const { return overlapping ? 2 * H : H; }
 };
 
 class Compressor {
  public:
+  // J: rows of the history, then the own ones. E: entries that this rank makes, C: those of all ranks.
   struct Saved {
-    View z_TZ, g_TZ;  // acc
-    View v_CH, k_CH;  // act: pooled, then normed and rotated
-    View v_rstd_C;    // acc
-    Saved first(int64_t T, int64_t C) const;
+    View z_JZ, g_JZ;  // acc
+    View v_EH, k_CH;  // act: pooled, then normed and rotated
+    View v_rstd_E;    // acc
   };
 
   // Names: prefix + kv_proj.weight, gate_proj.weight, position_bias, kv_norm.weight.
@@ -36,15 +38,19 @@ class Compressor {
 
   void collect(ParameterList& list);
   void declare_saved(Book& book, TensorKind kind, Saved& saved, int64_t max_tokens) const;
-  void declare_scratch(Book& book, int64_t max_tokens);
+  void declare_scratch(Book& book, int64_t max_tokens, bool train);
+  Saved first(const Saved& saved, const DeviceLayout& layout) const;
 
+  // All of saved, from the own rows.
+  void forward(Ctx& ctx, const Saved& saved, View h_TD, const DeviceLayout& layout, const RotaryTable& rotary) const;
   // z and g of every token.
   void project(Ctx& ctx, View z_TZ, View g_TZ, View h_TD) const;
-  // Entries from z and g: saved.v, v_rstd and k. position_C: rotary position of each entry.
-  void make_entries(Ctx& ctx, const Saved& saved, const backend::CompressRanges& ranges, View position_C,
+  // Entries from z and g: saved.v, v_rstd and k. position_E: rotary position of each entry.
+  void make_entries(Ctx& ctx, const Saved& saved, const backend::CompressRanges& ranges, View position_E,
                     const RotaryTable& rotary) const;
-  // Accumulates into the parameters and dh_TD (acc; undefined where the gradient stops at h). dk_CH (acc) is destroyed.
-  void backward(Ctx& ctx, View dh_TD, View dk_CH, View h_TD, const Saved& saved, const DeviceEntries& entries,
+  // Accumulates into the parameters and dh_TD (acc; undefined where the gradient stops at h). dk_CH (acc), this rank's
+  // share of every entry's gradient, is destroyed.
+  void backward(Ctx& ctx, View dh_TD, View dk_CH, View h_TD, const Saved& saved, const DeviceLayout& layout,
                 const RotaryTable& rotary) const;
 
   const CompressorDims& dims() const { return dims_; }
@@ -56,7 +62,11 @@ class Compressor {
   Linear kv_, gate_;
   Parameter ape_;  // [rate, Z]
   RmsNorm norm_;
-  View dz_TZ_, dg_TZ_, dv_CH_;  // scratch: act, act, acc
+  const History& needed(const DeviceEntries& entries) const {
+    return dims_.overlapping ? entries.history_R : entries.current_history_R;
+  }
+  View dz_JZ_, dg_JZ_, dv_EH_;                  // scratch: act, act, acc
+  View padded_PH_, dpadded_PH_, from_next_HZ_;  // scratch of several ranks: act, acc, act
 };
 
 inline backend::CompressRanges compress_ranges(const DeviceEntries& entries) {

@@ -9,7 +9,7 @@ Indexer::Indexer(const std::string& prefix, IndexerDims dims, Dtypes dtypes)
       dtypes_(dtypes),
       q_b_{matrix(prefix + "q_b_proj.weight", {dims.I * dims.P, dims.Q}, dtypes)},
       weights_{matrix(prefix + "scorer.weights_proj.weight", {dims.I, dims.D}, dtypes)},
-      compressor_(prefix, {dims.D, dims.P, dims.rate, true, dims.eps}, dtypes) {}
+      compressor_(prefix, {dims.D, dims.P, dims.rate, true, dims.eps, dims.num_ranks}, dtypes) {}
 
 void Indexer::collect(ParameterList& list) {
   compressor_.collect(list);
@@ -20,16 +20,17 @@ void Indexer::declare_scratch(Book& book, int64_t max_tokens, int64_t num_thread
   const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
     book.declare(&view, TensorKind::kScratch, q_b_.w.name + ":" + what, dtype, shape);
   };
-  const int64_t T = max_tokens, C = max_tokens / dims_.rate, I = dims_.I, P = dims_.P;
+  const int64_t T = max_tokens, C = RowCapacity{T, dims_.num_ranks}.entries(dims_.rate), I = dims_.I, P = dims_.P;
   compressor_.declare_saved(book, TensorKind::kScratch, entries_, max_tokens);
   declare(q_TIP_, "q", dtypes_.act, {T, I, P});
   declare(w_TI_, "w", dtypes_.acc, {T, I});
-  if (!train || !is_trained()) return;
+  const bool with_backward = train && is_trained();
+  compressor_.declare_scratch(book, max_tokens, with_backward);
+  if (!with_backward) return;
   book.declare(&d_.q_TIP, dtypes_.operands, q_b_.w.name + ":dq", dtypes_.act, {T, I, P});
   book.declare(&d_.w_TI, dtypes_.operands, q_b_.w.name + ":dw", dtypes_.act, {T, I});
   declare(d_.k_CP, "dk", dtypes_.acc, {C, P});
   declare(d_.workspace, "workspace", dtypes_.acc, {num_threads, C, P});
-  compressor_.declare_scratch(book, max_tokens);
 }
 
 bool Indexer::is_trained() const { return q_b_.w.trainable || weights_.w.trainable || compressor_.is_trained(); }
@@ -43,34 +44,29 @@ void Indexer::queries(Ctx& ctx, View q_TIP, View w_TI, View h_TD, View r_TQ, Vie
   weights_.forward(ctx, w_TI, h_TD);
 }
 
-void Indexer::keys(Ctx& ctx, const Compressor::Saved& saved, View h_TD, const DeviceEntries& entries,
-                   const RotaryTable& rotary) const {
-  compressor_.project(ctx, saved.z_TZ, saved.g_TZ, h_TD);
-  compressor_.make_entries(ctx, saved, compress_ranges(entries), entries.position_C, rotary);
-}
-
 void Indexer::choose(Ctx& ctx, View selected_TA, View q_TIP, View w_TI, View k_CP, View entry_begin_T,
                      View entry_count_T) const {
   ctx.ops.index_topk(ctx.stream, selected_TA, q_TIP, k_CP, w_TI, entry_begin_T, entry_count_T, scale());
 }
 
-void Indexer::select(Ctx& ctx, View selected_TA, View h_TD, View r_TQ, View position_T, const DeviceEntries& entries,
+void Indexer::select(Ctx& ctx, View selected_TA, View h_TD, View r_TQ, const DeviceLayout& layout,
                      const RotaryTable& rotary) const {
   const int64_t T = h_TD.dim(0);
-  const auto saved = entries_.first(T, entries.num_entries);
+  const DeviceEntries& entries = layout.entries(dims_.rate);
+  const auto saved = compressor_.first(entries_, layout);
   const View q_TIP = q_TIP_.first(T), w_TI = w_TI_.first(T);
-  keys(ctx, saved, h_TD, entries, rotary);
-  queries(ctx, q_TIP, w_TI, h_TD, r_TQ, position_T, rotary);
+  compressor_.forward(ctx, saved, h_TD, layout, rotary);
+  queries(ctx, q_TIP, w_TI, h_TD, r_TQ, layout.position_T, rotary);
   choose(ctx, selected_TA, q_TIP, w_TI, saved.k_CH, entries.entry_begin_T, entries.entry_count_T);
 }
 
-void Indexer::backward(Ctx& ctx, View loss_1, View h_TD, View r_TQ, View position_T, const Teacher& teacher,
-                       double coefficient, const DeviceEntries& entries, const RotaryTable& rotary) const {
-  const int64_t T = h_TD.dim(0), C = entries.num_entries, I = dims_.I, P = dims_.P;
-  const auto saved = entries_.first(T, C);
+void Indexer::backward(Ctx& ctx, View loss_1, View h_TD, View r_TQ, const Teacher& teacher, double coefficient,
+                       const DeviceLayout& layout, const RotaryTable& rotary) const {
+  const int64_t T = h_TD.dim(0), C = layout.entries(dims_.rate).num_entries, I = dims_.I, P = dims_.P;
+  const auto saved = compressor_.first(entries_, layout);
   const View q_TIP = q_TIP_.first(T), w_TI = w_TI_.first(T);
-  keys(ctx, saved, h_TD, entries, rotary);
-  queries(ctx, q_TIP, w_TI, h_TD, r_TQ, position_T, rotary);
+  compressor_.forward(ctx, saved, h_TD, layout, rotary);
+  queries(ctx, q_TIP, w_TI, h_TD, r_TQ, layout.position_T, rotary);
 
   const View dq_TIP = d_.q_TIP.first(T), dw_TI = d_.w_TI.first(T);
   const View dk_CP = d_.k_CP.first(C);
@@ -78,10 +74,10 @@ void Indexer::backward(Ctx& ctx, View loss_1, View h_TD, View r_TQ, View positio
   const View workspace(all.base, all.dtype, {all.dim(0), C, P}, all.offset);
   ctx.ops.indexer_loss(ctx.stream, loss_1, dq_TIP, dk_CP, dw_TI, q_TIP, saved.k_CH, w_TI, teacher.q_TNH, teacher.k_CH,
                        teacher.lse_TN, teacher.ranges, teacher.scale, scale(), coefficient, workspace);
-  ctx.ops.rope(ctx.stream, dq_TIP, dq_TIP, rotary.cos_sin_LP2, position_T, -1);
+  ctx.ops.rope(ctx.stream, dq_TIP, dq_TIP, rotary.cos_sin_LP2, layout.position_T, -1);
   q_b_.backward_weight(ctx, dq_TIP.reshape({T, I * P}), r_TQ);
   weights_.backward_weight(ctx, dw_TI, h_TD);
-  compressor_.backward(ctx, View{}, dk_CP, h_TD, saved, entries, rotary);
+  compressor_.backward(ctx, View{}, dk_CP, h_TD, saved, layout, rotary);
 }
 
 }  // namespace temper::layers

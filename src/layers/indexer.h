@@ -18,6 +18,7 @@ struct IndexerDims {
   int64_t D, Q, I, P, A;  // hidden, query rank, indexer heads, their width, index_topk
   int64_t rate;
   double eps;
+  int64_t num_ranks = 1;  // that have a document's rows among them (context_exchange.h)
 };
 
 class Indexer {
@@ -27,7 +28,7 @@ class Indexer {
   void declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train);
 
   // Writes selected_TA. h_TD and r_TQ as attention has them.
-  void select(Ctx& ctx, View selected_TA, View h_TD, View r_TQ, View position_T, const DeviceEntries& entries,
+  void select(Ctx& ctx, View selected_TA, View h_TD, View r_TQ, const DeviceLayout& layout,
               const RotaryTable& rotary) const;
 
   // The attention that the indexer is to follow: queries, entries, logsumexp and what each query reads.
@@ -38,8 +39,8 @@ class Indexer {
   };
   // loss_1 (acc) += sum over tokens of loss_t; accumulates the gradient of coefficient * that sum in the indexer's
   // parameters, and stops at h and r. Queries and keys are computed again from h_TD and r_TQ.
-  void backward(Ctx& ctx, View loss_1, View h_TD, View r_TQ, View position_T, const Teacher& teacher,
-                double coefficient, const DeviceEntries& entries, const RotaryTable& rotary) const;
+  void backward(Ctx& ctx, View loss_1, View h_TD, View r_TQ, const Teacher& teacher, double coefficient,
+                const DeviceLayout& layout, const RotaryTable& rotary) const;
 
   // Pieces of it for decoding, where keys come from a cache. q_TIP and w_TI are written.
   void queries(Ctx& ctx, View q_TIP, View w_TI, View h_TD, View r_TQ, View position_T, const RotaryTable& rotary) const;
@@ -61,8 +62,6 @@ class Indexer {
     View k_CP, w_TI, workspace;  // acc
   } d_;                          // scratch
   double scale() const;
-  void keys(Ctx& ctx, const Compressor::Saved& saved, View h_TD, const DeviceEntries& entries,
-            const RotaryTable& rotary) const;
 };
 
 }  // namespace temper::layers

@@ -79,8 +79,9 @@ struct RowCapacity {
     return num_ranks == 1 ? max_rows / rate : (max_rows + rate - 1) / rate;  // a window may begin before its rank
   }
   int64_t entries(int64_t rate) const { return max_rows * num_ranks / rate; }
-  // reach: how far back a row reads.
-  int64_t history(int64_t reach) const { return std::min(reach, max_rows * (num_ranks - 1)); }
+  // Of a sliding window, and of entries, which read the window before their own.
+  int64_t window_history(int64_t window) const { return std::min(window - 1, max_rows * (num_ranks - 1)); }
+  int64_t entry_history(int64_t rate) const { return std::min(2 * rate - 1, max_rows * (num_ranks - 1)); }
 };
 
 // Number of query-entry pairs when every token attends to at most `limit` of its visible entries.

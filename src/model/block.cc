@@ -14,8 +14,11 @@ BlockDims block_dims(const Config& c, int64_t layer, const ModelPart& part) {
   a.D = c.hidden_size, a.N = c.num_attention_heads, a.H = c.head_dim, a.Q = c.q_lora_rank;
   a.G = c.o_groups, a.O = c.o_lora_rank, a.eps = c.rms_norm_eps;
   a.rate = mtp ? 0 : c.compress_rate(layer), a.csa = !mtp && c.layer_types[layer] == AttentionKind::kCsa;
-  if (a.csa)
+  a.num_ranks = part.cp_size, a.window = c.sliding_window;
+  if (a.csa) {
     a.indexer = {c.hidden_size, c.q_lora_rank, c.index_n_heads, c.index_head_dim, c.index_topk, a.rate, c.rms_norm_eps};
+    a.indexer.num_ranks = part.cp_size;
+  }
   dims.moe = {c.hidden_size, c.moe_intermediate_size,      c.n_routed_experts,      c.num_experts_per_tok,
               c.vocab_size,  !mtp && c.is_hash_moe[layer], c.routed_scaling_factor, c.swiglu_limit};
   dims.moe.part = {part.ep_rank, part.ep_size, part.expert_rows, part.exact()};
@@ -120,21 +123,13 @@ void Block::experts(Ctx& ctx, View xo_TMD, View token_T, int64_t num_tokens, con
   moe_hyper_.post(ctx, xo_TMD, x_mid_TMD, site.y_TD, site.hyper);
 }
 
-namespace {
-
-int64_t num_entries(const layers::Attention& attention, const DeviceLayout& layout) {
-  return attention.compressor() ? layout.entries(attention.dims().rate).num_entries : 0;
-}
-
-}  // namespace
-
 void Block::forward(Ctx& ctx, View xo_TMD, View x_TMD, const Choosing& choosing, const DeviceLayout& layout,
                     const RotaryTable& rotary) const {
   const int64_t T = x_TMD.dim(0);
   const auto site = first(saved_.attention_site, T);
   attention_input(ctx, x_TMD);
-  attention_.forward(ctx, site.y_TD, site.h_TD, attention_.first(saved_.attention, T, num_entries(attention_, layout)),
-                     choices(T).selected_TA, choosing.entries, choosing.use, layout, rotary);
+  attention_.forward(ctx, site.y_TD, site.h_TD, attention_.first(saved_.attention, layout), choices(T).selected_TA,
+                     choosing.entries, choosing.use, layout, rotary);
   attention_output(ctx, x_TMD);
   experts(ctx, xo_TMD, layout.token_T, T, choosing.experts);
 }
@@ -153,9 +148,8 @@ void Block::backward(Ctx& ctx, View dx_TMD, View x_TMD, layers::EntryUse use, co
   moe_hyper_.backward_pre(ctx, dx_TMD, dh_TD, x_mid_TMD, moe_site.hyper);
 
   attention_hyper_.backward_post(ctx, attention_dy_TD, dx_TMD, x_TMD, attention_site.y_TD, attention_site.hyper);
-  attention_.backward(ctx, dh_TD, attention_dy_TD, attention_site.h_TD,
-                      attention_.first(saved_.attention, T, num_entries(attention_, layout)), chosen.selected_TA, use,
-                      layout, rotary);
+  attention_.backward(ctx, dh_TD, attention_dy_TD, attention_site.h_TD, attention_.first(saved_.attention, layout),
+                      chosen.selected_TA, use, layout, rotary);
   attention_norm_.backward(ctx, dh_TD, dh_TD, attention_site.u_TD, attention_site.rstd_T);
   attention_hyper_.backward_pre(ctx, dx_TMD, dh_TD, x_TMD, attention_site.hyper);
 }
@@ -165,8 +159,8 @@ void Block::backward_indexer(Ctx& ctx, View loss_1, layers::EntryUse use, double
   if (!attention_.indexer()) return;
   const int64_t T = layout.num_tokens();
   attention_.backward_indexer(ctx, loss_1, first(saved_.attention_site, T).h_TD,
-                              attention_.first(saved_.attention, T, num_entries(attention_, layout)),
-                              choices(T).selected_TA, use, coefficient, layout, rotary);
+                              attention_.first(saved_.attention, layout), choices(T).selected_TA, use, coefficient,
+                              layout, rotary);
 }
 
 }  // namespace temper::model

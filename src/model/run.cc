@@ -221,8 +221,7 @@ void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradien
   const bool is_empty = mtp && mtp->batch().tokens.empty();
   const bool mtp_counts = mtp && (is_empty ? mtp->has_run() : !gradients.mtp_dlogp_R.empty());
   const View dy_RD = mtp_counts ? mtp_dv_TD.first(mtp->num_rows()) : View{};
-  if (mtp_counts)
-    lm_head.backward(ctx, dy_RD, mtp->y_RD(), own_rows(gradients.mtp_dlogp_R, mtp->cut()), mtp_lm_saved);
+  if (mtp_counts) lm_head.backward(ctx, dy_RD, mtp->y_RD(), own_rows(gradients.mtp_dlogp_R, mtp->cut()), mtp_lm_saved);
   if (mtp) begin_backward(ctx, num_layers, weights_later);
   if (mtp_counts) {
     const LayerScope scope(ctx, num_layers);

@@ -103,7 +103,7 @@ void Decoder::attention(Ctx& ctx, int64_t layer, int64_t num_tokens) {
   const auto& rotary = m.rotary(model_.config(), layer);
   const int64_t T = num_tokens;
   const View h_TD = block.saved().attention_site.h_TD.first(T), position_T = position_T_.first(T);
-  const auto saved = attention.first(block.saved().attention, T, 0);
+  const auto saved = attention.first(block.saved().attention, T);
 
   attention.project(ctx, saved, h_TD, position_T, rotary);
   ctx.ops.scatter_rows(ctx.stream, cache.c_SH, saved.c_TH, ring_row_T_.first(T));

@@ -72,8 +72,7 @@ void check_attention(AttentionDims dims, EntryUse use = EntryUse::kBest) {
   layout.upload(ctx.device, ctx.stream, batch(), make_layout(batch().cu_seqlens, kWindow, rates));
   rig.randomize(h_TD, 1), rig.randomize(dy_TD, 1);
 
-  const int64_t C = dims.rate > 0 ? layout.entries(dims.rate).num_entries : 0;
-  const auto now = attention.first(saved, kT, C);
+  const auto now = attention.first(saved, layout);
   ChoiceRule rule;
   const auto loss = [&] {
     attention.forward(ctx, y_TD, h_TD, now, selected_TA, rule, use, layout, rotary);

@@ -11,9 +11,8 @@ namespace temper::parallel {
 namespace {
 
 void refuse_what_is_not_here(const Layout& layout) {
-  if (layout.cp * layout.tp == 1) return;
-  fail(ErrorCode::kUnsupported,
-       "[layout] {}: this build has no context or tensor parallelism yet; set layout.cp and layout.tp to 1",
+  if (layout.tp == 1) return;
+  fail(ErrorCode::kUnsupported, "[layout] {}: this build has no tensor parallelism yet; set layout.tp to 1",
        layout.to_string());
 }
 

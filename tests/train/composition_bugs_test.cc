@@ -97,6 +97,15 @@ TrainedCase one_without_prediction_rows() {
   return steps_of([](uint64_t seed) { return std::vector{documents({30, 9}, seed), documents({2, 2, 2}, seed + 1)}; });
 }
 
+TrainedCase one_document_of_many_shards() {
+  return steps_of([](uint64_t seed) { return std::vector{documents({61}, seed), documents({3}, seed + 1)}; });
+}
+
+TrainedCase weighed_by_document(TrainedCase c) {
+  c.objective.reduction = objective::ObjectiveOptions::Reduction::kSample;
+  return c;
+}
+
 // As many tokens each. The long document costs more in the layers, the short ones more where the prediction block and
 // its pass of the head are counted, too: they have more targets.
 TrainedCase long_and_short_documents() {
@@ -174,6 +183,19 @@ std::vector<Bug> bugs() {
       {"StaleWeightsOfRecompute", {.dp = 2, .pp = 2, .zero = 3}, with_recompute(uneven(4)), uneven(4)},
       {"LastPieceShorterThanTheOthers", {.dp = 3, .zero = 1}, uneven(3)},
 
+      // Documents cut over ranks: gradients divided by cp once or twice; labels shifted and positions counted after the
+      // cut instead of before it; documents' weights, balance and indexer losses of each shard by itself; gradients of
+      // rows that the next rank read forgotten.
+      {"ContextParallelQuartersAGradient", {.dp = 1, .cp = 2, .zero = 0}, uneven(2)},
+      {"ContextParallelQuartersAShardedGradient", {.dp = 2, .cp = 2, .zero = 2}, uneven(4)},
+      {"LabelsShiftedWithinTheShard", {.dp = 1, .cp = 4, .zero = 1}, with_prediction_block(uneven(2))},
+      {"PositionsRestartAtTheShard", {.dp = 1, .cp = 3, .zero = 1}, one_document_of_many_shards()},
+      {"DocumentsWeighedByTheirShards", {.dp = 1, .cp = 2, .zero = 1}, weighed_by_document(uneven(3))},
+      {"BalanceLossOfTheShardsLoads", {.dp = 1, .cp = 2, .zero = 1}, with_balance_loss(uneven(3))},
+      {"IndexerLossOfTheShardsTokens", {.dp = 1, .cp = 3, .zero = 1}, with_indexer_loss(uneven(3))},
+      {"GradientOfBoundaryRowsForgotten", {.dp = 1, .cp = 8, .zero = 1}, one_document_of_many_shards()},
+      {"RankWithoutRowsSkipsTheExchange", {.dp = 1, .ep = 4, .cp = 4, .zero = 1}, one_without_prediction_rows()},
+
       // Ours: stages dealt their micro-batches by what their own layers cost, and so in different orders.
       {"StagesDealMicroBatchesInDifferentOrders",
        {.dp = 2, .pp = 2, .zero = 1},
@@ -192,7 +214,9 @@ TEST_P(CompositionBug, IsNotHere) {
   EXPECT_LE(d.gradient, 1e-6);
   EXPECT_LE(d.worst_gradient, 1e-4) << d.worst_parameter;
   EXPECT_LE(d.curve, 1e-5);
-  EXPECT_LE(d.weight, 1e-5);
+  // AdamW's first steps are as long for a gradient of nearly 0 whose sign is a matter of rounding; where documents are
+  // cut, every sum is another.
+  EXPECT_LE(d.weight, bug.layout.cp > 1 ? 2e-5 : 1e-5);
   EXPECT_LE(d.bias, 1e-6);
   EXPECT_TRUE(d.same_loads);
   if (bug.trained.max_grad_norm < 1) EXPECT_GT(one.norms[0], bug.trained.max_grad_norm) << "to be clipped";

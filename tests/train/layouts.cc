@@ -90,7 +90,7 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
   layers::Ctx& ctx = session.ctx();
   session.model().initialize(ctx, kSeed);
   if (c.has_expert_rounds) choose_the_last_experts(ctx, session.model());
-  const auto objective = objective::make_objective("sft", {});
+  const auto objective = objective::make_objective("sft", c.objective);
   optim::Adamw adamw({});
   Step step({ctx, session.model(), *objective, session.norm_meter(), adamw, c.max_grad_norm, c.auxiliary,
              &session.update_meter()});

@@ -20,6 +20,7 @@ struct TrainedCase {
   model::Config config = layout_config();
   std::vector<std::vector<layers::MicroBatch>> steps;  // the micro-batches of each
   model::ModelOptions options;                         // max_tokens is set from the steps
+  objective::ObjectiveOptions objective;
   AuxiliaryWeights auxiliary;
   double max_grad_norm = 1;
   bool rebalances = false;  // experts are dealt anew after every step, by the loads of that step

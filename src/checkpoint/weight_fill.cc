@@ -74,7 +74,7 @@ Target master_of(const Parameter& p) {
 // Which rows of a stored tensor are elements of a rank's part, and from which element on.
 struct Rows {
   int64_t begin, end;  // of the tensor
-  int64_t at = 0;      // element of the part
+  int64_t at = 0;      // element of the part; < 0: elements in front of it
 
   Rows(const EncodedTensor& from, const TensorName& name, const Parameter& p) : begin(0), end(from.num_rows()) {
     const Shape& whole = p.whole_shape();
@@ -82,8 +82,10 @@ struct Rows {
       at = part_of(View(nullptr, p.dtype, p.shape), name).offset;
       return;
     }
-    CHECK(p.part.dim == 0 && whole.rank() > 1, p.name, p.part.dim);
-    if (name.part == Part::kWhole) {
+    CHECK(p.part.dim == 0, p.name, p.part.dim);
+    if (whole.rank() == 1) {
+      at = -p.part.begin;  // one row
+    } else if (name.part == Part::kWhole) {
       const int64_t rows_each = end / whole[0];
       begin = p.part.begin * rows_each, end = begin + p.shape[0] * rows_each;
     } else {

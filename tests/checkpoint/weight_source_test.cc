@@ -113,6 +113,42 @@ TEST(WeightSourceTest, ARankReadsItsExpertsOnly) {
   EXPECT_THAT(load_error(without, model), HasSubstr("missing: layers.0.ffn.experts.1.w2.weight of"));
 }
 
+// Half of the rows: of matrices in every encoding, and of vectors.
+TEST(WeightSourceTest, ARankReadsItsRowsOnly) {
+  const OfficialDir made({});
+  for (const auto precision : {Precision::kFp32, Precision::kBf16})
+    for (const bool is_shared : {false, true})
+      for (int64_t rank = 0; rank < 2; ++rank) {
+        OfficialModel whole(precision, false), model(precision, false);
+        load(made, whole);
+        int num_matrices = 0, num_vectors = 0;
+        for (layers::Parameter* p : model.parameters()) {
+          if (p->dtype == DType::kI64 || p->shape.rank() > 2 || p->shape[0] % 2 != 0 ||
+              p->name.find(".gate.") != std::string::npos)
+            continue;
+          ++(p->shape.rank() == 1 ? num_vectors : num_matrices);
+          p->part = {p->shape, 0, rank * p->shape[0] / 2};
+          p->shape[0] /= 2;
+          p->value = p->value.first(p->shape[0]);
+          if (p->master.defined()) p->master = p->master.first(p->shape[0]);
+          if (!is_shared) continue;
+          p->share = {1, 2};
+          if (p->master.defined()) p->master = p->owned(p->master);
+        }
+        EXPECT_GT(num_matrices, 2);
+        EXPECT_GT(num_vectors, 0);
+        load(made, model);
+        for (size_t i = 0; i < model.parameters().size(); ++i) {
+          const layers::Parameter &p = *model.parameters()[i], &all = *whole.parameters()[i];
+          const int64_t begin = p.whole_index(0);
+          EXPECT_EQ(values_of(p.value), slice(values_of(all.value), begin, p.shape.size())) << p.name;
+          if (p.master.defined())
+            EXPECT_EQ(values_of(p.master), slice(values_of(all.master), begin + p.owned_begin(), p.num_owned()))
+                << p.name;
+        }
+      }
+}
+
 TEST(WeightSourceTest, ARankReadsThePieceThatItUpdates) {
   const OfficialDir made({});
   for (const auto precision : {Precision::kFp32, Precision::kBf16})

@@ -1,17 +1,27 @@
 #include "layers/attention.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace temper::layers {
+namespace {
 
-Attention::Attention(const std::string& prefix, AttentionDims dims, Dtypes dtypes)
-    : dims_(dims),
+AttentionDims of_rank(AttentionDims dims) {
+  dims.N /= dims.part.size, dims.G /= dims.part.size;
+  dims.indexer.part = dims.part;
+  return dims;
+}
+
+}  // namespace
+
+Attention::Attention(const std::string& prefix, const AttentionDims& dims, Dtypes dtypes)
+    : dims_(of_rank(dims)),
       dtypes_(dtypes),
-      sinks_(fine_parameter(prefix + "sinks", {dims.N}, dtypes, Init::kZeros)),
+      sinks_(cut(fine_parameter(prefix + "sinks", {dims.N}, dtypes, Init::kZeros), dims.part)),
       q_a_{matrix(prefix + "q_a_proj.weight", {dims.Q, dims.D}, dtypes)},
-      q_b_{matrix(prefix + "q_b_proj.weight", {dims.N * dims.H, dims.Q}, dtypes)},
+      q_b_{cut(matrix(prefix + "q_b_proj.weight", {dims.N * dims.H, dims.Q}, dtypes), dims.part)},
       kv_{matrix(prefix + "kv_proj.weight", {dims.H, dims.D}, dtypes)},
-      o_a_{matrix(prefix + "o_a_proj.weight", {dims.G * dims.O, dims.N * dims.H / dims.G}, dtypes)},
+      o_a_{cut(matrix(prefix + "o_a_proj.weight", {dims.G * dims.O, dims.N * dims.H / dims.G}, dtypes), dims.part)},
       o_b_{matrix(prefix + "o_b_proj.weight", {dims.D, dims.G * dims.O}, dtypes)},
       q_a_norm_{fine_parameter(prefix + "q_a_norm.weight", {dims.Q}, dtypes, Init::kOnes), dims.eps},
       kv_norm_{fine_parameter(prefix + "kv_norm.weight", {dims.H}, dtypes, Init::kOnes), dims.eps} {
@@ -21,7 +31,7 @@ Attention::Attention(const std::string& prefix, AttentionDims dims, Dtypes dtype
   }
   if (!dims.csa) return;
   CHECK(dims.indexer.num_ranks == dims.num_ranks, dims.indexer.num_ranks);
-  indexer_ = std::make_unique<Indexer>(prefix + "compressor.indexer.", dims.indexer, dtypes);
+  indexer_ = std::make_unique<Indexer>(prefix + "compressor.indexer.", dims_.indexer, dtypes);
 }
 
 void Attention::collect(ParameterList& list) {
@@ -46,7 +56,7 @@ void Attention::declare_saved(Book& book, Saved& saved, int64_t max_tokens) cons
   declare(saved.c_JH, "c", dtypes_.act, {num_history(T) + T, H});
   declare(saved.o_TNH, "o", dtypes_.act, {T, N, H});
   declare(saved.lse_TN, "lse", dtypes_.acc, {T, N});
-  declare(saved.y1_TW, "y1", dtypes_.act, {T, dims_.G * dims_.O});
+  declare(saved.y1_PW, "y1", dtypes_.act, {dims_.part.piece(T), dims_.part.size * dims_.G * dims_.O});
   if (compressor_) compressor_->declare_saved(book, TensorKind::kSaved, saved.entries, max_tokens);
 }
 
@@ -61,13 +71,30 @@ void Attention::declare_scratch(Book& book, int64_t max_tokens, int64_t num_thre
   const auto declare_operand = [&](View& view, const char* what, Shape shape) {
     book.declare(&view, dtypes_.operands, sinks_.name + ":" + what, dtypes_.act, shape);
   };
+  const int64_t W = dims_.G * dims_.O, P = dims_.part.piece(T), padded = dims_.part.padded(T);
+  const bool is_cut = dims_.part.is_cut();
   declare(scratch_.ou_TNH, "ou", dtypes_.act, {T, N, H});
+  if (is_cut) {
+    declare_operand(scratch_.h_ND, "all_h", {padded, dims_.D});
+    declare(scratch_.y1_TW, "all_y1", dtypes_.act, {T, W});
+    declare(scratch_.exchange_NW, "y1_exchange", dtypes_.act, {padded, W});
+  }
   if (indexer_) {
     const ScratchScope forward_only(book);
     indexer_->declare_scratch(book, max_tokens, num_threads, train);
+    if (is_cut && train && indexer_->is_trained()) {
+      declare(scratch_.q_PNH, "own_q", dtypes_.act, {P, dims_.part.size * N, H});
+      declare(scratch_.q_exchange_NX, "q_exchange", dtypes_.act, {padded, N * H});
+      declare(scratch_.lse_PN, "own_lse", dtypes_.acc, {P, dims_.part.size * N});
+      declare(scratch_.lse_exchange_NX, "lse_exchange", dtypes_.acc, {padded, N});
+    }
   }
   if (compressor_) compressor_->declare_scratch(book, max_tokens, train);
   if (!train) return;
+  if (is_cut) {
+    declare(scratch_.dy1_PW, "own_dy1", dtypes_.act, {P, dims_.part.size * W});
+    declare(scratch_.dh_ND, "all_dh", dtypes_.acc, {padded, dims_.D});
+  }
   declare(scratch_.do_TNH, "do", dtypes_.act, {T, N, H});
   declare_operand(scratch_.dq_TNH, "dq", {T, N, H});
   declare_operand(scratch_.dy1_TW, "dy1", {T, dims_.G * dims_.O});
@@ -92,7 +119,7 @@ Attention::Saved Attention::first(const Saved& s, int64_t T) const {
           s.q_TNH.first(T),
           s.kv_TH.first(T),
           s.o_TNH.first(T),
-          s.y1_TW.first(T),
+          s.y1_PW.first(dims_.part.end(T) - dims_.part.begin(T)),
           c_TH,
           c_TH,
           s.qa_rstd_T.first(T),
@@ -113,6 +140,13 @@ Attention::Saved Attention::first(const Saved& s, const DeviceLayout& layout) co
 
 View Attention::grouped(View x_TX) const {
   return x_TX.reshape({x_TX.dim(0), dims_.G, x_TX.strides[0] / dims_.G}).transpose(0, 1);
+}
+
+View Attention::all_rows(Ctx& ctx, View h_PD, const DeviceLayout& layout) const {
+  if (!dims_.part.is_cut()) return h_PD;
+  const View h_TD = scratch_.h_ND.first(layout.num_tokens());
+  gather_pieces(ctx, dims_.part, h_TD, h_PD, "rows of attention");
+  return h_TD;
 }
 
 double Attention::scale() const { return 1 / std::sqrt(static_cast<double>(dims_.H)); }
@@ -159,18 +193,20 @@ void Attention::attend(Ctx& ctx, const Saved& saved, View c_JH, View k_CH, const
                             scale());
 }
 
-void Attention::output(Ctx& ctx, View y_TD, const Saved& saved, View position_T, const RotaryTable& rotary) const {
-  const int64_t T = y_TD.dim(0);
-  const View ou_TNH = scratch_.ou_TNH.first(T);
+void Attention::output(Ctx& ctx, View y_PD, const Saved& saved, View position_T, const RotaryTable& rotary) const {
+  const int64_t T = saved.o_TNH.dim(0);
+  const View ou_TNH = scratch_.ou_TNH.first(T), y1_TW = dims_.part.is_cut() ? scratch_.y1_TW.first(T) : saved.y1_PW;
   // Values carry the rotation of their keys, so the output is rotated back.
   ctx.ops.rope(ctx.stream, ou_TNH, saved.o_TNH, rotary.cos_sin_LP2, position_T, -1);
   const View oa_GOX = o_a_.w.value.reshape({dims_.G, dims_.O, dims_.N * dims_.H / dims_.G});
-  ctx.ops.matmul(ctx.stream, grouped(saved.y1_TW), grouped(ou_TNH), oa_GOX.t(), 0);
-  o_b_.forward(ctx, y_TD, saved.y1_TW);
+  ctx.ops.matmul(ctx.stream, grouped(y1_TW), grouped(ou_TNH), oa_GOX.t(), 0);
+  if (dims_.part.is_cut()) columns_to_rows(ctx, dims_.part, saved.y1_PW, y1_TW, scratch_.exchange_NW, "output groups");
+  o_b_.forward(ctx, y_PD, saved.y1_PW);
 }
 
-void Attention::forward(Ctx& ctx, View y_TD, View h_TD, const Saved& saved, View selected_TA, const ChoiceRule& rule,
+void Attention::forward(Ctx& ctx, View y_PD, View h_PD, const Saved& saved, View selected_TA, const ChoiceRule& rule,
                         EntryUse use, const DeviceLayout& layout, const RotaryTable& rotary) const {
+  const View h_TD = all_rows(ctx, h_PD, layout);
   project(ctx, saved, h_TD, layout.position_T, rotary);
   receive_history(ctx, saved.c_JH, layout.cut(), layout.host().history_R, "keys");
   View k_CH;
@@ -183,20 +219,25 @@ void Attention::forward(Ctx& ctx, View y_TD, View h_TD, const Saved& saved, View
     }
   }
   attend(ctx, saved, saved.c_JH, k_CH, ranges(layout, selected_TA, use));
-  output(ctx, y_TD, saved, layout.position_T, rotary);
+  output(ctx, y_PD, saved, layout.position_T, rotary);
 }
 
-void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View selected_TA,
+void Attention::backward(Ctx& ctx, View dh_PD, View dy_PD, View h_PD, const Saved& saved, View selected_TA,
                          EntryUse use, const DeviceLayout& layout, const RotaryTable& rotary) const {
+  const View h_TD = all_rows(ctx, h_PD, layout);
+  const bool is_cut = dims_.part.is_cut();
   const int64_t T = h_TD.dim(0), J = saved.c_JH.dim(0), N = dims_.N, H = dims_.H;
+  const View dh_TD = is_cut ? scratch_.dh_ND.first(T) : dh_PD;
   const int64_t C = compressor_ ? layout.entries(dims_.rate).num_entries : 0;
   const View do_TNH = scratch_.do_TNH.first(T), dq_TNH = scratch_.dq_TNH.first(T);
   const View dy1_TW = scratch_.dy1_TW.first(T), dc_JH = scratch_.dc_JH.first(J), dkv_TH = scratch_.dkv_TH.first(T);
   const View dqa_TQ = scratch_.dqa_TQ.first(T), dr_TQ = scratch_.dr_TQ.first(T);
 
   // Output projections (12.I).
-  o_b_.backward_weight(ctx, dy_TD, saved.y1_TW);
-  o_b_.backward_input(ctx, dy1_TW, dy_TD, 0);
+  const View dy1_PW = is_cut ? scratch_.dy1_PW.first(dy_PD.dim(0)) : dy1_TW;
+  o_b_.backward_weight(ctx, dy_PD, saved.y1_PW);
+  o_b_.backward_input(ctx, dy1_PW, dy_PD, 0);
+  if (is_cut) rows_to_columns(ctx, dims_.part, dy1_TW, dy1_PW, scratch_.exchange_NW, "gradients of output groups");
   const Shape groups{dims_.G, dims_.O, N * H / dims_.G};
   ctx.ops.matmul(ctx.stream, grouped(do_TNH), grouped(dy1_TW), o_a_.w.value.reshape(groups), 0);
   ctx.ops.rope(ctx.stream, do_TNH, do_TNH, rotary.cos_sin_LP2, layout.position_T, +1);
@@ -238,15 +279,34 @@ void Attention::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Save
   q_a_.backward_input(ctx, dh_TD, dqa_TQ, 1);
 
   if (C > 0) compressor_->backward(ctx, dh_TD, dk_CH, h_TD, saved.entries, layout, rotary);
+  if (is_cut) add_pieces(ctx, dims_.part, dh_PD, dh_TD, "gradients of the rows of attention");
 }
 
-void Attention::backward_indexer(Ctx& ctx, View loss_1, View h_TD, const Saved& saved, View selected_TA, EntryUse use,
+// Of several ranks the attention of this rank's rows, for which the heads of all ranks come together.
+Indexer::Teacher Attention::teacher(Ctx& ctx, const Saved& saved, View selected_TA, EntryUse use,
+                                    const DeviceLayout& layout) const {
+  const TensorPart& part = dims_.part;
+  Indexer::Teacher teacher{saved.q_TNH, saved.entries.k_CH, saved.lse_TN, ranges(layout, selected_TA, use), scale()};
+  teacher.ranges.num_pairs -= layout.host().num_window_pairs;  // the window is not the indexer's matter
+  if (!part.is_cut()) return teacher;
+  const int64_t T = layout.num_tokens(), begin = part.begin(T), end = part.end(T);
+  teacher.q_PNH = scratch_.q_PNH.first(end - begin), teacher.lse_PN = scratch_.lse_PN.first(end - begin);
+  columns_to_rows(ctx, part, teacher.q_PNH, saved.q_TNH, scratch_.q_exchange_NX, "queries of all heads");
+  columns_to_rows(ctx, part, teacher.lse_PN, saved.lse_TN, scratch_.lse_exchange_NX, "logsumexp of all heads");
+  backend::KeyRanges& ranges = teacher.ranges;
+  for (View* by_row :
+       {&ranges.key_begin_T, &ranges.key_end_T, &ranges.entry_begin_T, &ranges.entry_count_T, &ranges.selected_TA})
+    if (by_row->defined()) *by_row = by_row->rows(begin, end);
+  ranges.num_pairs *= static_cast<double>(end - begin) / static_cast<double>(std::max<int64_t>(T, 1));
+  return teacher;
+}
+
+void Attention::backward_indexer(Ctx& ctx, View loss_1, View h_PD, const Saved& saved, View selected_TA, EntryUse use,
                                  double coefficient, const DeviceLayout& layout, const RotaryTable& rotary) const {
   CHECK(indexer_ != nullptr, sinks_.name);
   if (layout.entries(dims_.rate).num_entries == 0) return;
-  Indexer::Teacher teacher{saved.q_TNH, saved.entries.k_CH, saved.lse_TN, ranges(layout, selected_TA, use), scale()};
-  teacher.ranges.num_pairs -= layout.host().num_window_pairs;  // the window is not the indexer's matter
-  indexer_->backward(ctx, loss_1, h_TD, saved.r_TQ, teacher, coefficient, layout, rotary);
+  indexer_->backward(ctx, loss_1, all_rows(ctx, h_PD, layout), saved.r_TQ,
+                     teacher(ctx, saved, selected_TA, use, layout), coefficient, layout, rotary);
 }
 
 }  // namespace temper::layers

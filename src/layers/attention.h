@@ -3,6 +3,11 @@
 //
 //   r = RMS(Wqa h);  q = rope(RMS-per-head(Wqb r));  c = rope(RMS(Wkv h))
 //   o = attention(q; c in the window, entries k, sink);  y = Wob . concat_g(Woa_g . unrope(o)_g)
+//
+// Tensor parallel (post-training 4.4): the rows of all ranks come together; a rank has N / size heads with their output
+// groups, and computes r, c and the entries, which all heads share, as the other ranks do: their gradients are then
+// sums over ranks. What its groups make of every row goes to the row's owner, so that Wob, whole on every rank, sees
+// each row once, and a row's sum over groups is that of one rank.
 #pragma once
 
 #include <memory>
@@ -21,6 +26,7 @@ struct AttentionDims {
   double eps = 1e-6;
   // Ranks that have a document's rows among them (context_exchange.h); the sliding window, read where they are several.
   int64_t num_ranks = 1, window = 0;
+  TensorPart part = {};  // of heads and output groups
 };
 
 // Which of the visible entries a CSA layer attends to.
@@ -33,46 +39,52 @@ enum class EntryUse : uint8_t {
 class Attention {
  public:
   struct Saved {
-    View qa_TQ, r_TQ, qb_TNH, q_TNH, kv_TH, o_TNH, y1_TW;  // act; W = G * O
+    View qa_TQ, r_TQ, qb_TNH, q_TNH, kv_TH, o_TNH;  // act
+    View y1_PW;                                     // act; W = G * O of all ranks
     View c_JH, c_TH;  // act: keys of the history's rows, then of the own ones; the own ones alone, set by first()
     View qa_rstd_T, q_rstd_R, kv_rstd_T, lse_TN;  // acc; R = T * N
     Compressor::Saved entries;
   };
 
-  Attention(const std::string& prefix, AttentionDims dims, Dtypes dtypes);
+  // dims: of all ranks.
+  Attention(const std::string& prefix, const AttentionDims& dims, Dtypes dtypes);
 
   void collect(ParameterList& list);
   void declare_saved(Book& book, Saved& saved, int64_t max_tokens) const;
   void declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train);
 
-  // y = attention(h). selected_TA (CSA): chosen by the indexer or read, as the rule says; neither written nor read
-  // where all visible entries are used.
-  void forward(Ctx& ctx, View y_TD, View h_TD, const Saved& saved, View selected_TA, const ChoiceRule& rule,
+  // y = attention(h), both of this rank's rows P. T: those of all ranks of the tensor parallel group. selected_TA
+  // (CSA): chosen by the indexer or read, as the rule says; neither written nor read where all visible entries are
+  // used.
+  void forward(Ctx& ctx, View y_PD, View h_PD, const Saved& saved, View selected_TA, const ChoiceRule& rule,
                EntryUse use, const DeviceLayout& layout, const RotaryTable& rotary) const;
-  // dh_TD (acc) is overwritten; parameters' gradients accumulate.
-  void backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved, View selected_TA, EntryUse use,
+  // dh_PD (acc) is overwritten; parameters' gradients accumulate.
+  void backward(Ctx& ctx, View dh_PD, View dy_PD, View h_PD, const Saved& saved, View selected_TA, EntryUse use,
                 const DeviceLayout& layout, const RotaryTable& rotary) const;
   // After forward, CSA only: Indexer::backward with this layer's attention as the teacher. loss_1 (acc) += the sum over
   // tokens; the gradient of coefficient * sum accumulates in the indexer's parameters and nowhere else.
-  void backward_indexer(Ctx& ctx, View loss_1, View h_TD, const Saved& saved, View selected_TA, EntryUse use,
+  void backward_indexer(Ctx& ctx, View loss_1, View h_PD, const Saved& saved, View selected_TA, EntryUse use,
                         double coefficient, const DeviceLayout& layout, const RotaryTable& rotary) const;
 
   // The parts of forward, used by the decoder with its cache.
   void project(Ctx& ctx, const Saved& saved, View h_TD, View position_T, const RotaryTable& rotary) const;
   void attend(Ctx& ctx, const Saved& saved, View c_JH, View k_CH, const backend::KeyRanges& ranges) const;
-  void output(Ctx& ctx, View y_TD, const Saved& saved, View position_T, const RotaryTable& rotary) const;
+  void output(Ctx& ctx, View y_PD, const Saved& saved, View position_T, const RotaryTable& rotary) const;
 
   // Whether a pass over this layout attends to chosen entries only (CSA), so that they must be computed or given.
   bool is_choosing(const DeviceLayout& layout, EntryUse use) const;
   // What of it a layout needs; what so many tokens need, without entries or history.
   Saved first(const Saved& saved, const DeviceLayout& layout) const;
   Saved first(const Saved& saved, int64_t T) const;
-  const AttentionDims& dims() const { return dims_; }
+  const AttentionDims& dims() const { return dims_; }  // N and G: of this rank
   const Compressor* compressor() const { return compressor_.get(); }
   const Indexer* indexer() const { return indexer_.get(); }
   Indexer* indexer() { return indexer_.get(); }
 
  private:
+  View all_rows(Ctx& ctx, View h_PD, const DeviceLayout& layout) const;
+  Indexer::Teacher teacher(Ctx& ctx, const Saved& saved, View selected_TA, EntryUse use,
+                           const DeviceLayout& layout) const;
   backend::KeyRanges ranges(const DeviceLayout& layout, View selected_TA, EntryUse use) const;
   View grouped(View x_TX) const;  // [T, G * X] -> [G, T, X], strided
   double scale() const;
@@ -88,6 +100,11 @@ class Attention {
   struct Scratch {
     View ou_TNH, do_TNH, dq_TNH, dy1_TW, dqa_TQ, dkv_TH;  // act
     View dr_TQ, dc_JH, from_next_HH, dk_CH, workspace;    // acc
+    // Of several ranks. N: all rows, with padding.
+    View h_ND, y1_TW, exchange_NW, dy1_PW;  // act
+    View dh_ND;                             // acc
+    View q_PNH, q_exchange_NX;              // act: queries of all heads
+    View lse_PN, lse_exchange_NX;           // acc
   } scratch_;
 };
 

@@ -6,11 +6,15 @@
 //
 //   P_t[w] = sum over heads of the attention's probability;  pi = P / sum P;  rho = softmax(I) over the same entries
 //   loss_t = KL(pi || rho)            with h, r and the attention taken as constants
+//
+// Tensor parallel (post-training 4.4): every rank has all rows T and computes the keys; it scores the queries of its
+// own rows P. What they choose is gathered, what they teach is a part of each gradient.
 #pragma once
 
 #include <string>
 
 #include "layers/compressor.h"
+#include "layers/tensor_part.h"
 
 namespace temper::layers {
 
@@ -19,6 +23,7 @@ struct IndexerDims {
   int64_t rate;
   double eps;
   int64_t num_ranks = 1;  // that have a document's rows among them (context_exchange.h)
+  TensorPart part = {};   // of the queries
 };
 
 class Indexer {
@@ -27,18 +32,19 @@ class Indexer {
   void collect(ParameterList& list);
   void declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train);
 
-  // Writes selected_TA. h_TD and r_TQ as attention has them.
+  // Writes selected_TA, in memory for part.padded(T) rows. h_TD and r_TQ as attention has them.
   void select(Ctx& ctx, View selected_TA, View h_TD, View r_TQ, const DeviceLayout& layout,
               const RotaryTable& rotary) const;
 
-  // The attention that the indexer is to follow: queries, entries, logsumexp and what each query reads.
+  // The attention that the indexer is to follow, of the queries of this rank's rows and all heads: queries, entries,
+  // logsumexp and what each query reads.
   struct Teacher {
-    View q_TNH, k_CH, lse_TN;
+    View q_PNH, k_CH, lse_PN;
     backend::KeyRanges ranges;
     double scale;
   };
-  // loss_1 (acc) += sum over tokens of loss_t; accumulates the gradient of coefficient * that sum in the indexer's
-  // parameters, and stops at h and r. Queries and keys are computed again from h_TD and r_TQ.
+  // loss_1 (acc) += sum over this rank's tokens of loss_t; accumulates the gradient of coefficient * that sum in the
+  // indexer's parameters, and stops at h and r. Queries and keys are computed again from h_TD and r_TQ.
   void backward(Ctx& ctx, View loss_1, View h_TD, View r_TQ, const Teacher& teacher, double coefficient,
                 const DeviceLayout& layout, const RotaryTable& rotary) const;
 

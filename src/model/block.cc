@@ -21,6 +21,7 @@ BlockDims block_dims(const Config& c, int64_t layer, const ModelPart& part) {
   }
   dims.moe = {c.hidden_size, c.moe_intermediate_size,      c.n_routed_experts,      c.num_experts_per_tok,
               c.vocab_size,  !mtp && c.is_hash_moe[layer], c.routed_scaling_factor, c.swiglu_limit};
+  a.part = part.tensor();
   dims.moe.part = {part.ep_rank, part.ep_size, part.expert_rows, part.exact()};
   return dims;
 }
@@ -57,37 +58,39 @@ void Block::declare_site(Book& book, SiteSaved& site, const layers::HyperConnect
 }
 
 void Block::declare_saved(Book& book, int64_t max_tokens) {
-  declare_site(book, saved_.attention_site, attention_hyper_, prefix_ + "attention_site", max_tokens);
-  declare_site(book, saved_.moe_site, moe_hyper_, prefix_ + "moe_site", max_tokens);
+  const int64_t max_rows = tensor_part().piece(max_tokens);
+  declare_site(book, saved_.attention_site, attention_hyper_, prefix_ + "attention_site", max_rows);
+  declare_site(book, saved_.moe_site, moe_hyper_, prefix_ + "moe_site", max_rows);
   book.declare(&saved_.x_mid_TMD, TensorKind::kSaved, prefix_ + "x_mid", dtypes_.act,
-               {max_tokens, dims_.hyper.M, dims_.hyper.D});
+               {max_rows, dims_.hyper.M, dims_.hyper.D});
   attention_.declare_saved(book, saved_.attention, max_tokens);
-  moe_.declare_saved(book, saved_.moe, max_tokens);
+  moe_.declare_saved(book, saved_.moe, max_rows);
 }
 
 void Block::declare_choices(Book& book, int64_t max_tokens) {
   book.declare(&choices_.expert_TK, TensorKind::kSaved, prefix_ + "choices:expert", DType::kI32,
-               {max_tokens, dims_.moe.K});
+               {tensor_part().piece(max_tokens), dims_.moe.K});
   if (!attention_.indexer()) return;
   book.declare(&choices_.selected_TA, TensorKind::kSaved, prefix_ + "choices:selected", DType::kI32,
-               {max_tokens, dims_.attention.indexer.A});
+               {tensor_part().padded(max_tokens), dims_.attention.indexer.A});
 }
 
 void Block::declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train) {
   const ScratchScope scope(book);
+  const int64_t max_rows = tensor_part().piece(max_tokens);
   if (train) {
-    const Shape shape{max_tokens, dims_.hyper.D};
+    const Shape shape{max_rows, dims_.hyper.D};
     {
       const ScratchScope same(book);  // one memory unless both are kept
       book.declare(&moe_dy_TD_, dtypes_.operands, prefix_ + "moe:dy", dtypes_.act, shape);
     }
     book.declare(&attention_dy_TD_, dtypes_.operands, prefix_ + "attention:dy", dtypes_.act, shape);
-    book.declare(&dh_TD_, TensorKind::kScratch, prefix_ + "dh", dtypes_.acc, {max_tokens, dims_.hyper.D});
-    attention_hyper_.declare_scratch(book, max_tokens);
-    moe_hyper_.declare_scratch(book, max_tokens);
+    book.declare(&dh_TD_, TensorKind::kScratch, prefix_ + "dh", dtypes_.acc, shape);
+    attention_hyper_.declare_scratch(book, max_rows);
+    moe_hyper_.declare_scratch(book, max_rows);
   }
   attention_.declare_scratch(book, max_tokens, num_threads, train);
-  moe_.declare_scratch(book, max_tokens, train);
+  moe_.declare_scratch(book, max_rows, train);
 }
 
 Block::SiteSaved Block::first(const SiteSaved& site, int64_t T) {
@@ -95,8 +98,9 @@ Block::SiteSaved Block::first(const SiteSaved& site, int64_t T) {
 }
 
 Block::Choices Block::choices(int64_t num_tokens) const {
+  const layers::TensorPart& part = tensor_part();
   Choices out;
-  out.expert_TK = choices_.expert_TK.first(num_tokens);
+  out.expert_TK = choices_.expert_TK.first(part.end(num_tokens) - part.begin(num_tokens));
   if (choices_.selected_TA.defined()) out.selected_TA = choices_.selected_TA.first(num_tokens);
   return out;
 }
@@ -113,37 +117,37 @@ void Block::attention_output(Ctx& ctx, View x_TMD) const {
   attention_hyper_.post(ctx, saved_.x_mid_TMD.first(T), x_TMD, site.y_TD, site.hyper);
 }
 
-void Block::experts(Ctx& ctx, View xo_TMD, View token_T, int64_t num_tokens, const layers::ChoiceRule& rule) const {
-  const auto site = first(saved_.moe_site, num_tokens);
-  const View x_mid_TMD = saved_.x_mid_TMD.first(num_tokens);
+void Block::experts(Ctx& ctx, View xo_TMD, View token_T, const layers::ChoiceRule& rule) const {
+  const int64_t T = xo_TMD.dim(0);
+  const auto site = first(saved_.moe_site, T);
+  const View x_mid_TMD = saved_.x_mid_TMD.first(T);
   moe_hyper_.pre(ctx, site.u_TD, x_mid_TMD, site.hyper);
   moe_norm_.forward(ctx, site.h_TD, site.rstd_T, site.u_TD);
-  moe_.forward(ctx, site.y_TD, site.h_TD, token_T, moe_.first(saved_.moe, num_tokens), choices(num_tokens).expert_TK,
-               rule);
+  moe_.forward(ctx, site.y_TD, site.h_TD, token_T, moe_.first(saved_.moe, T), choices_.expert_TK.first(T), rule);
   moe_hyper_.post(ctx, xo_TMD, x_mid_TMD, site.y_TD, site.hyper);
 }
 
 void Block::forward(Ctx& ctx, View xo_TMD, View x_TMD, const Choosing& choosing, const DeviceLayout& layout,
                     const RotaryTable& rotary) const {
-  const int64_t T = x_TMD.dim(0);
-  const auto site = first(saved_.attention_site, T);
+  const int64_t T = layout.num_tokens();
+  const auto site = first(saved_.attention_site, x_TMD.dim(0));
   attention_input(ctx, x_TMD);
   attention_.forward(ctx, site.y_TD, site.h_TD, attention_.first(saved_.attention, layout), choices(T).selected_TA,
                      choosing.entries, choosing.use, layout, rotary);
   attention_output(ctx, x_TMD);
-  experts(ctx, xo_TMD, layout.token_T, T, choosing.experts);
+  experts(ctx, xo_TMD, layout.token_T.rows(tensor_part().begin(T), tensor_part().end(T)), choosing.experts);
 }
 
 void Block::backward(Ctx& ctx, View dx_TMD, View x_TMD, layers::EntryUse use, const layers::Moe::Balance& balance,
                      const DeviceLayout& layout, const RotaryTable& rotary) const {
-  const int64_t T = x_TMD.dim(0);
-  const auto attention_site = first(saved_.attention_site, T), moe_site = first(saved_.moe_site, T);
-  const View x_mid_TMD = saved_.x_mid_TMD.first(T), dh_TD = dh_TD_.first(T);
-  const View moe_dy_TD = moe_dy_TD_.first(T), attention_dy_TD = attention_dy_TD_.first(T);
+  const int64_t P = x_TMD.dim(0), T = layout.num_tokens();
+  const auto attention_site = first(saved_.attention_site, P), moe_site = first(saved_.moe_site, P);
+  const View x_mid_TMD = saved_.x_mid_TMD.first(P), dh_TD = dh_TD_.first(P);
+  const View moe_dy_TD = moe_dy_TD_.first(P), attention_dy_TD = attention_dy_TD_.first(P);
   const Choices chosen = choices(T);
 
   moe_hyper_.backward_post(ctx, moe_dy_TD, dx_TMD, x_mid_TMD, moe_site.y_TD, moe_site.hyper);
-  moe_.backward(ctx, dh_TD, moe_dy_TD, moe_site.h_TD, moe_.first(saved_.moe, T), chosen.expert_TK, balance);
+  moe_.backward(ctx, dh_TD, moe_dy_TD, moe_site.h_TD, moe_.first(saved_.moe, P), chosen.expert_TK, balance);
   moe_norm_.backward(ctx, dh_TD, dh_TD, moe_site.u_TD, moe_site.rstd_T);
   moe_hyper_.backward_pre(ctx, dx_TMD, dh_TD, x_mid_TMD, moe_site.hyper);
 
@@ -157,8 +161,8 @@ void Block::backward(Ctx& ctx, View dx_TMD, View x_TMD, layers::EntryUse use, co
 void Block::backward_indexer(Ctx& ctx, View loss_1, layers::EntryUse use, double coefficient,
                              const DeviceLayout& layout, const RotaryTable& rotary) const {
   if (!attention_.indexer()) return;
-  const int64_t T = layout.num_tokens();
-  attention_.backward_indexer(ctx, loss_1, first(saved_.attention_site, T).h_TD,
+  const int64_t T = layout.num_tokens(), P = tensor_part().end(T) - tensor_part().begin(T);
+  attention_.backward_indexer(ctx, loss_1, first(saved_.attention_site, P).h_TD,
                               attention_.first(saved_.attention, layout), choices(T).selected_TA, use, coefficient,
                               layout, rotary);
 }

@@ -55,6 +55,8 @@ class Block {
     layers::ChoiceRule experts, entries;
     layers::EntryUse use = layers::EntryUse::kBest;
   };
+  // x, xo and dx have the rows of this rank; layout those of all ranks of its tensor parallel group, and so have
+  // max_tokens above.
   // xo = block(x). Its choices are computed or read. xo must not alias x.
   void forward(layers::Ctx& ctx, View xo_TMD, View x_TMD, const Choosing& choosing, const layers::DeviceLayout& layout,
                const layers::RotaryTable& rotary) const;
@@ -65,6 +67,7 @@ class Block {
   void backward_indexer(layers::Ctx& ctx, View loss_1, layers::EntryUse use, double coefficient,
                         const layers::DeviceLayout& layout, const layers::RotaryTable& rotary) const;
 
+  // Of so many rows of the tensor parallel group: the experts of this rank's, the entries of all.
   Choices choices(int64_t num_tokens) const;
 
   // The parts, for the decoder.
@@ -74,9 +77,10 @@ class Block {
   const Saved& saved() const { return saved_; }
   void attention_input(layers::Ctx& ctx, View x_TMD) const;   // fills the attention site up to h_TD
   void attention_output(layers::Ctx& ctx, View x_TMD) const;  // from y_TD to x_mid_TMD
-  void experts(layers::Ctx& ctx, View xo_TMD, View token_T, int64_t num_tokens, const layers::ChoiceRule& rule) const;
+  void experts(layers::Ctx& ctx, View xo_TMD, View token_T, const layers::ChoiceRule& rule) const;
 
  private:
+  const layers::TensorPart& tensor_part() const { return dims_.attention.part; }
   void declare_site(Book& book, SiteSaved& site, const layers::HyperConnection& hyper, const std::string& name,
                     int64_t max_tokens) const;
   static SiteSaved first(const SiteSaved& site, int64_t T);

@@ -50,16 +50,16 @@ void check_selected(const std::vector<int32_t>& selected_TA, int64_t layer, cons
 
 void Model::Impl::check_given(const Config& config, const Choices* given) const {
   if (!given) return;
-  if (layout.cut().size() > 1)
-    fail(ErrorCode::kUnsupported, "choices can be given only where a rank has whole documents: set layout.cp to 1");
+  if (layout.cut().size() > 1 || tensor_part.is_cut())
+    fail(ErrorCode::kUnsupported,
+         "choices can be given only where a rank has whole documents: set layout.cp and layout.tp to 1");
   if (static_cast<int64_t>(given->layers.size()) != num_blocks())
     fail(ErrorCode::kInvalidArgument, "choices were given for {} layers; the model has {}", given->layers.size(),
          num_blocks());
   for (int64_t l = 0; l < num_blocks(); ++l) {
     const auto& layer = given->layers[l];
     const bool is_mtp = l == config.num_hidden_layers;
-    check_experts(layer.expert_TK, l, is_mtp ? mtp->num_rows() : layout.num_tokens(), config.num_experts_per_tok,
-                  config.n_routed_experts);
+    check_experts(layer.expert_TK, l, group_rows(l), config.num_experts_per_tok, config.n_routed_experts);
     const bool chooses = !is_mtp && config.layer_types[l] == AttentionKind::kCsa;
     if (!chooses && !layer.selected_TA.empty())
       fail(ErrorCode::kInvalidArgument, "index entries were given for layer {}, which has no indexer", l);
@@ -83,7 +83,7 @@ layers::ChoiceRule place(Ctx& ctx, const std::vector<int32_t>& values, bool is_c
 
 Block::Choosing Model::Impl::choosing(Ctx& ctx, const Config& config, const Choices::Layer& given, int64_t layer) {
   const bool is_mtp = layer == config.num_hidden_layers;
-  const int64_t num_rows = is_mtp ? mtp->num_rows() : layout.num_tokens(), K = config.num_experts_per_tok;
+  const int64_t num_rows = group_rows(layer), K = config.num_experts_per_tok;
   const Block::Choices chosen = block(layer).choices(num_rows);
   Block::Choosing out;
   if (!given.expert_TK.empty()) {
@@ -116,7 +116,7 @@ Choices Model::choices(Ctx& ctx) const {
       continue;
     }
     const bool is_mtp = l == config_.num_hidden_layers;
-    const Block::Choices chosen = m.block(l).choices(is_mtp ? m.mtp->num_rows() : m.layout.num_tokens());
+    const Block::Choices chosen = m.block(l).choices(m.group_rows(l));
     auto& layer = out.layers.emplace_back();
     layer.expert_TK = fetch(chosen.expert_TK);
     if (!is_mtp && m.block(l).attention().is_choosing(m.layout, m.entry_uses[l]))
@@ -150,13 +150,14 @@ double bias_range(Ctx& ctx, const layers::Moe& moe) {
 
 }  // namespace
 
-void Model::Impl::add_statistics(Ctx& ctx, const Config& config, int64_t layer, int64_t num_rows) {
+void Model::Impl::add_statistics(Ctx& ctx, const Config& config, int64_t layer) {
   if (!load_LE.defined()) return;
   Block& b = block(layer);
   layers::Moe::Statistics to{{}, {}, clamped_L3.slice(0, layer, layer + 1).reshape({3})};
   if (routes_by_score(config, layer)) to.load_E = load_E(layer), to.entropy_1 = entropy_L.slice(0, layer, layer + 1);
-  b.moe().add_statistics(ctx, to, b.moe().first(b.saved().moe, num_rows), b.choices(num_rows).expert_TK);
-  counted_rows_L[layer] += num_rows;
+  const View expert_TK = b.choices(group_rows(layer)).expert_TK;
+  b.moe().add_statistics(ctx, to, b.moe().first(b.saved().moe, expert_TK.dim(0)), expert_TK);
+  counted_rows_L[layer] += expert_TK.dim(0);
 }
 
 std::vector<MoeStatistics> Model::moe_statistics(Ctx& ctx) const {

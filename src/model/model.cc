@@ -41,7 +41,7 @@ void check_part(const ModelOptions& options, const Config& c) {
          "divisible by the number of ranks",
          part.ep_rank, part.ep_size, c.n_routed_experts);
   CHECK(part.cp_size > 0 && part.cp_rank >= 0 && part.cp_rank < part.cp_size, part.cp_rank, part.cp_size);
-  const int64_t rows = options.rows().max_rows;
+  const int64_t rows = options.own_rows();
   const int64_t least = layers::most_expert_rows({}, rows, c.n_routed_experts, c.num_experts_per_tok);
   if (part.ep_size > 1 && part.expert_rows > 0 && part.expert_rows < least)
     fail(ErrorCode::kInvalidArgument,
@@ -55,15 +55,16 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
     : dtypes(dtypes_of(options)),
       first_layer(options.part.first_layer),
       end_layer(options.part.end_layer < 0 ? c.num_hidden_layers : options.part.end_layer),
+      tensor_part(options.part.tensor()),
       keep(make_keep_plan(options.recompute, end_layer - first_layer, options.train)),
-      embedding(matrix("model.embed_tokens.weight", {c.vocab_size, c.hidden_size}, dtypes)),
+      embedding(c.vocab_size, c.hidden_size, dtypes, options.part.tensor()),
       head_hyper("model.hc_head.", {c.hc_mult, c.hidden_size, c.hc_sinkhorn_iters, c.rms_norm_eps, c.hc_eps}, true,
                  dtypes),
       norm{fine_parameter("model.norm.weight", {c.hidden_size}, dtypes, layers::Init::kOnes), c.rms_norm_eps},
-      lm_head(c.vocab_size, c.hidden_size, std::min(options.logit_chunk, options.rows().max_rows), dtypes),
+      lm_head(c.vocab_size, c.hidden_size, std::min(options.logit_chunk, options.rows().max_rows), dtypes,
+              options.part.tensor()),
       main_rotary("rotary:main", rotary_spec(c.main_rope, c.qk_rope_head_dim)),
       compress_rotary("rotary:compress", rotary_spec(c.compress_rope, c.qk_rope_head_dim)) {
-  embedding.grad_by_products = false;
   for (int64_t l = 0; l < c.num_hidden_layers; ++l)
     blocks.push_back(
         std::make_unique<Block>("model.layers." + std::to_string(l) + ".", block_dims(c, l, options.part), dtypes));
@@ -101,7 +102,7 @@ Model::Model(Config config, ModelOptions options) : config_(std::move(config)), 
   check_part(options_, config_);
   impl_ = std::make_unique<Impl>(config_, options_);
   Impl& m = *impl_;
-  parameters_.push_back(&m.embedding);
+  m.embedding.collect(parameters_);
   std::vector<size_t> block_ends;
   for (auto& block : m.blocks) {
     block->collect(parameters_);
@@ -112,7 +113,7 @@ Model::Model(Config config, ModelOptions options) : config_(std::move(config)), 
   m.lm_head.collect(parameters_);
   if (m.mtp) m.mtp->collect(parameters_);
   choose_trainable(parameters_, options_);
-  m.lowest_trained = m.embedding.trainable ? -1 : config_.num_hidden_layers + 1;
+  m.lowest_trained = m.embedding.w.trainable ? -1 : config_.num_hidden_layers + 1;
   for (size_t i = 1; i < parameters_.size() && m.lowest_trained > config_.num_hidden_layers; ++i) {
     if (!parameters_[i]->trainable || is_indexer(*parameters_[i])) continue;
     m.lowest_trained = std::upper_bound(block_ends.begin(), block_ends.end(), i) - block_ends.begin();
@@ -142,7 +143,7 @@ Model::~Model() = default;
 
 void Model::declare(Book& book) {
   const layers::RowCapacity rows = options_.rows();
-  const int64_t T = rows.max_rows, M = config_.hc_mult, D = config_.hidden_size;
+  const int64_t T = rows.max_rows, P = options_.own_rows(), M = config_.hc_mult, D = config_.hidden_size;
   Impl& m = *impl_;
   declare_parameters(book, m.units, options_, m.dtypes.acc);
 
@@ -171,13 +172,13 @@ void Model::declare(Book& book) {
     book.declare(&m.indexer_L, TensorKind::kInput, "indexer losses", m.dtypes.acc, {L});
   }
 
-  for (auto& buffer : m.stream_buffers) book.declare(&buffer, TensorKind::kSaved, "streams", m.dtypes.act, {T, M, D});
+  for (auto& buffer : m.stream_buffers) book.declare(&buffer, TensorKind::kSaved, "streams", m.dtypes.act, {P, M, D});
   for (int64_t l = m.first_layer; l < m.end_layer; ++l) m.blocks[l]->declare_choices(book, T);
   if (m.is_last()) {
-    m.head_hyper.declare_saved(book, m.head_saved, T);
-    book.declare(&m.v_TD, TensorKind::kSaved, "head:v", m.dtypes.act, {T, D});
-    book.declare(&m.v_rstd_T, TensorKind::kSaved, "head:v_rstd", m.dtypes.acc, {T});
-    book.declare(&m.y_TD, TensorKind::kSaved, "head:y", m.dtypes.act, {T, D});
+    m.head_hyper.declare_saved(book, m.head_saved, P);
+    book.declare(&m.v_TD, TensorKind::kSaved, "head:v", m.dtypes.act, {P, D});
+    book.declare(&m.v_rstd_T, TensorKind::kSaved, "head:v_rstd", m.dtypes.acc, {P});
+    book.declare(&m.y_TD, TensorKind::kSaved, "head:y", m.dtypes.act, {P, D});
   }
   if (m.mtp) m.mtp->declare_saved(book, T);
   const int64_t shared = book.mark(TensorKind::kSaved);
@@ -189,17 +190,18 @@ void Model::declare(Book& book) {
   book.replicate(TensorKind::kSaved, options_.part.num_slots);
 
   if (options_.train) {
-    book.declare(&m.dx_TMD, TensorKind::kScratch, "dstreams", m.dtypes.acc, {T, M, D});
-    if (m.is_last()) book.declare(&m.dv_TD, TensorKind::kScratch, "head:dv", m.dtypes.acc, {T, D});
-    if (m.mtp) book.declare(&m.mtp_dv_TD, TensorKind::kScratch, "mtp.0:head:dv", m.dtypes.acc, {T, D});
+    book.declare(&m.dx_TMD, TensorKind::kScratch, "dstreams", m.dtypes.acc, {P, M, D});
+    if (m.is_last()) book.declare(&m.dv_TD, TensorKind::kScratch, "head:dv", m.dtypes.acc, {P, D});
+    if (m.mtp) book.declare(&m.mtp_dv_TD, TensorKind::kScratch, "mtp.0:head:dv", m.dtypes.acc, {P, D});
   }
   const ScratchScope scope(book);
   for (int64_t l = m.first_layer; l < m.end_layer; ++l)
     m.blocks[l]->declare_scratch(book, T, options_.num_threads, options_.train);
   if (m.mtp) m.mtp->declare_scratch(book, T, options_.num_threads, options_.train);
+  if (m.is_first() || m.mtp) m.embedding.declare_scratch(book, T, options_.train);
   if (!m.is_last()) return;
-  if (options_.train) m.head_hyper.declare_scratch(book, T);
-  m.lm_head.declare_scratch(book, options_.train);
+  if (options_.train) m.head_hyper.declare_scratch(book, P);
+  m.lm_head.declare_scratch(book, T, options_.train);
 }
 
 void Model::prepare(Ctx& ctx) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "layers/embedding.h"
 #include "layers/lm_head.h"
 #include "model/block.h"
 #include "model/model.h"
@@ -17,8 +18,9 @@ struct Model::Impl {
 
   layers::Dtypes dtypes;
   int64_t first_layer, end_layer;  // main layers that this rank runs
+  layers::TensorPart tensor_part;
   KeepPlan keep;
-  layers::Parameter embedding;
+  layers::Embedding embedding;
   std::vector<std::unique_ptr<Block>> blocks;
   layers::HyperConnection head_hyper;
   layers::RmsNorm norm;
@@ -34,11 +36,11 @@ struct Model::Impl {
   // What the current micro-batch leaves for its backward pass, apart from saved tensors.
   struct Slot {
     layers::DeviceLayout layout;
-    std::vector<int32_t> targets;
+    std::vector<int32_t> tokens, targets;
     std::vector<layers::EntryUse> entry_uses;  // of its forward pass, by layer
   };
   layers::DeviceLayout layout;
-  std::vector<int32_t> targets;
+  std::vector<int32_t> tokens, targets;
   std::vector<layers::EntryUse> entry_uses;
   std::vector<Slot> parked;  // of the other micro-batches that are alive; that of the current one is empty
   int64_t slot = 0;
@@ -79,7 +81,7 @@ struct Model::Impl {
   void end_backward(layers::Ctx& ctx, int64_t unit, bool weights_later);
   void end_backward(layers::Ctx& ctx, int64_t unit, GradientKind kind) const;
   View streams(int64_t layer) const {
-    return stream_buffers[keep.stream_buffer[layer - first_layer]].first(layout.num_tokens());
+    return stream_buffers[keep.stream_buffer[layer - first_layer]].first(num_rows());
   }
   // Collapse, final norm: fills y_TD from the streams after the last layer.
   void collapse(layers::Ctx& ctx, View x_TMD) const;
@@ -90,7 +92,13 @@ struct Model::Impl {
   bool runs(int64_t layer) const {
     return layer == static_cast<int64_t>(blocks.size()) ? mtp != nullptr : layer >= first_layer && layer < end_layer;
   }
-  // Uploads the given choices of a layer and says how it chooses. num_rows: of its micro-batch.
+  // Rows of this rank; layout has those of its tensor parallel group.
+  int64_t num_rows() const { return tensor_part.end(layout.num_tokens()) - tensor_part.begin(layout.num_tokens()); }
+  // Rows of the group that a layer sees.
+  int64_t group_rows(int64_t layer) const {
+    return layer == static_cast<int64_t>(blocks.size()) ? mtp->cut().num_rows() : layout.num_tokens();
+  }
+  // Uploads the given choices of a layer and says how it chooses.
   Block::Choosing choosing(layers::Ctx& ctx, const Config& config, const Choices::Layer& given, int64_t layer);
   void check_given(const Config& config, const Choices* given) const;
   // dLoss/dlogp of the head's next use, as far as something behind the head is trained.
@@ -104,7 +112,7 @@ struct Model::Impl {
     return layer == config.num_hidden_layers || !config.is_hash_moe[layer];
   }
   View load_E(int64_t layer) const { return load_LE.slice(0, layer, layer + 1).reshape({load_LE.dim(1)}); }
-  void add_statistics(layers::Ctx& ctx, const Config& config, int64_t layer, int64_t num_rows);
+  void add_statistics(layers::Ctx& ctx, const Config& config, int64_t layer);
   layers::Moe::Balance balance_of(int64_t layer, double coefficient) const {
     const bool is_mtp = layer == static_cast<int64_t>(blocks.size());
     return {coefficient, balance_L.slice(0, layer, layer + 1), std::ssize(is_mtp ? mtp->batch().tokens : targets)};

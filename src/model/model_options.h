@@ -8,6 +8,7 @@
 #include "base/thread.h"
 #include "layers/ctx.h"
 #include "layers/parameter.h"
+#include "layers/tensor_part.h"
 #include "layers/token_layout.h"
 #include "model/keep_policy.h"
 
@@ -34,7 +35,8 @@ struct ModelPart {
   // to backward_weights.
   bool weights_later = false;
   int64_t cp_rank = 0, cp_size = 1;  // rows of every micro-batch, in contiguous shards
-  int64_t tp_rank = 0, tp_size = 1;  // heads, output groups and the vocabulary
+  int64_t tp_rank = 0, tp_size = 1;  // heads, output groups and the vocabulary; elsewhere the rows of a shard
+  layers::TensorPart tensor() const { return {tp_rank, tp_size}; }
   // Ranks with equal whole weights, with equal slices of what tp cuts, with equal experts; what they share (ZeRO):
   // 0 nothing, 1 masters and moments, 2 also the layers' gradients, 3 also the layers' weights.
   layers::Share share, slice_share, expert_share;
@@ -59,8 +61,10 @@ struct ModelOptions {
   int64_t num_threads = temper::num_threads();  // DeviceInfo::num_threads; sizes the workspace of attention's backward
   ModelPart part = {};
 
-  // Rows of a micro-batch that a rank has at most.
+  // Rows of a micro-batch that a rank has at most: together with those of its tensor parallel group, and of them its
+  // own.
   layers::RowCapacity rows() const { return {(max_tokens + part.cp_size - 1) / part.cp_size, part.cp_size}; }
+  int64_t own_rows() const { return part.tensor().piece(rows().max_rows); }
 };
 
 }  // namespace temper::model

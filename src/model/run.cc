@@ -10,6 +10,16 @@ using layers::Ctx;
 using layers::LayerScope;
 using layers::Parameter;
 
+namespace {
+
+// What a rank has of values by row of the whole micro-batch; nothing of nothing.
+template <class T>
+std::span<const T> own_rows(std::span<const T> values, const layers::RowCut& cut) {
+  return values.empty() ? values : values.subspan(cut.begin(), cut.num_rows());
+}
+
+}  // namespace
+
 void Model::Impl::collapse(Ctx& ctx, View x_TMD) const {
   const int64_t T = x_TMD.dim(0);
   head_hyper.pre(ctx, v_TD.first(T), x_TMD, head_saved.first(T));
@@ -96,7 +106,8 @@ void Model::select_slot(int64_t slot) {
   Impl& m = *impl_;
   if (slot == m.slot) return;
   const auto exchange = [&](Impl::Slot& with) {
-    std::swap(m.layout, with.layout), std::swap(m.targets, with.targets), std::swap(m.entry_uses, with.entry_uses);
+    std::swap(m.layout, with.layout), std::swap(m.tokens, with.tokens), std::swap(m.targets, with.targets);
+    std::swap(m.entry_uses, with.entry_uses);
   };
   exchange(m.parked[m.slot]);
   exchange(m.parked[slot]);
@@ -112,7 +123,7 @@ void Model::begin(Ctx& ctx, const layers::MicroBatch& batch, const Choices* give
   m.layout.upload(
       ctx.device, ctx.stream, batch,
       cut_layout(layers::make_layout(batch.cu_seqlens, config_.sliding_window, config_.compress_rates()), cut));
-  m.targets = batch.targets;
+  m.tokens = batch.tokens, m.targets = batch.targets;
   if (m.mtp) m.mtp->begin(batch, cut);
   m.check_given(config_, given);
   m.given.reset();
@@ -121,14 +132,15 @@ void Model::begin(Ctx& ctx, const layers::MicroBatch& batch, const Choices* give
 
 void Model::forward_layers(Ctx& ctx) {
   Impl& m = *impl_;
-  if (m.is_first()) ctx.ops.embedding_forward(ctx.stream, m.streams(0), m.embedding.value, m.layout.token_T);
+  if (m.is_first())
+    m.embedding.forward(ctx, m.streams(0), own_rows<int32_t>(m.tokens, m.layout.cut()), m.layout.token_T);
   for (int64_t l = m.first_layer; l < m.end_layer; ++l) {
     const LayerScope scope(ctx, l);
     m.gather(ctx, l);
     const Block::Choosing choosing = m.choosing(ctx, config_, m.given ? m.given->layers[l] : Choices::Layer{}, l);
     m.entry_uses[l] = choosing.use;
     m.blocks[l]->forward(ctx, m.streams(l + 1), m.streams(l), choosing, m.layout, m.rotary(config_, l));
-    m.add_statistics(ctx, config_, l, m.layout.num_tokens());
+    m.add_statistics(ctx, config_, l);
   }
   if (m.is_last()) m.collapse(ctx, m.streams(m.end_layer));
 }
@@ -140,17 +152,11 @@ void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* gi
 
 View Model::input_streams() const { return impl_->streams(impl_->first_layer); }
 View Model::output_streams() const { return impl_->streams(impl_->end_layer); }
-View Model::streams_gradient() const { return impl_->dx_TMD.first(impl_->layout.num_tokens()); }
+View Model::streams_gradient() const { return impl_->dx_TMD.first(impl_->num_rows()); }
 bool Model::is_first_stage() const { return impl_->is_first(); }
 bool Model::is_last_stage() const { return impl_->is_last(); }
 
 namespace {
-
-// What a rank has of values by row of the whole micro-batch; nothing of nothing.
-template <class T>
-std::span<const T> own_rows(std::span<const T> values, const layers::RowCut& cut) {
-  return values.empty() ? values : values.subspan(cut.begin(), cut.num_rows());
-}
 
 // The results of a rank's rows become those of all rows.
 void join_rows(Ctx& ctx, TokenResults& results, const layers::RowCut& cut) {
@@ -171,10 +177,10 @@ void join_rows(Ctx& ctx, TokenResults& results, const layers::RowCut& cut) {
 TokenResults Model::logprobs(Ctx& ctx, std::span<const double> dlogp_T) {
   Impl& m = *impl_;
   const layers::RowCut& cut = m.layout.cut();
-  const int64_t T = m.layout.num_tokens();
+  const int64_t P = m.num_rows();
   TokenResults results;
-  m.lm_head.logprobs(ctx, m.y_TD.first(T), own_rows(std::span<const int32_t>(m.targets), cut), m.lm_saved,
-                     results.logp_T, results.best_T, m.known(m.dv_TD, T, own_rows(dlogp_T, cut)));
+  m.lm_head.logprobs(ctx, m.y_TD.first(P), own_rows<int32_t>(m.targets, cut), m.lm_saved, results.logp_T,
+                     results.best_T, m.known(m.dv_TD, P, own_rows(dlogp_T, cut)));
   join_rows(ctx, results, cut);
   return results;
 }
@@ -187,14 +193,14 @@ TokenResults Model::mtp_logprobs(Ctx& ctx, std::span<const double> dlogp_R) {
   {
     const LayerScope scope(ctx, L);
     m.gather(ctx, L);
-    m.mtp->forward(ctx, m.streams(L), m.embedding.value,
+    m.mtp->forward(ctx, m.streams(L), m.embedding,
                    m.choosing(ctx, config_, m.given ? m.given->layers[L] : Choices::Layer{}, L), config_.sliding_window,
                    m.main_rotary);
-    m.add_statistics(ctx, config_, L, R);
+    m.add_statistics(ctx, config_, L);
   }
   const layers::RowCut& cut = m.mtp->cut();
-  m.lm_head.logprobs(ctx, m.mtp->y_RD(), own_rows(std::span<const int32_t>(m.mtp->batch().targets), cut),
-                     m.mtp_lm_saved, results.logp_T, results.best_T, m.known(m.mtp_dv_TD, R, own_rows(dlogp_R, cut)));
+  m.lm_head.logprobs(ctx, m.mtp->y_RD(), own_rows<int32_t>(m.mtp->batch().targets, cut), m.mtp_lm_saved, results.logp_T,
+                     results.best_T, m.known(m.mtp_dv_TD, R, own_rows(dlogp_R, cut)));
   join_rows(ctx, results, cut);
   return results;
 }
@@ -205,7 +211,7 @@ const layers::MicroBatch& Model::mtp_batch() const {
 }
 
 void Model::logits(Ctx& ctx, int64_t begin, int64_t end, std::vector<double>& logits_TV) {
-  impl_->lm_head.logits(ctx, impl_->y_TD.first(impl_->layout.num_tokens()), begin, end, logits_TV);
+  impl_->lm_head.logits(ctx, impl_->y_TD.first(impl_->num_rows()), begin, end, logits_TV);
 }
 
 void Model::mtp_logits(Ctx& ctx, int64_t begin, int64_t end, std::vector<double>& logits_RV) {
@@ -214,8 +220,8 @@ void Model::mtp_logits(Ctx& ctx, int64_t begin, int64_t end, std::vector<double>
 }
 
 void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradients& gradients, bool weights_later) {
-  const int64_t T = layout.num_tokens();
-  const View streams_grad = dx_TMD.first(T), dy_TD = dv_TD.first(T);
+  const int64_t P = num_rows();
+  const View streams_grad = dx_TMD.first(P), dy_TD = dv_TD.first(P);
   ctx.ops.fill(ctx.stream, streams_grad, 0);
   // Without rows of its own the block still joins the exchange of experts with ranks that have some.
   const bool is_empty = mtp && mtp->batch().tokens.empty();
@@ -225,12 +231,12 @@ void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradien
   if (mtp) begin_backward(ctx, num_layers, weights_later);
   if (mtp_counts) {
     const LayerScope scope(ctx, num_layers);
-    mtp->backward(ctx, streams_grad, embedding.grad, dy_RD, balance_of(num_layers, gradients.balance), main_rotary);
+    mtp->backward(ctx, streams_grad, embedding, dy_RD, balance_of(num_layers, gradients.balance), main_rotary);
   }
   if (mtp) end_backward(ctx, num_layers, weights_later);
-  lm_head.backward(ctx, dy_TD, y_TD.first(T), own_rows(gradients.dlogp_T, layout.cut()), lm_saved);
-  norm.backward(ctx, dy_TD, dy_TD, v_TD.first(T), v_rstd_T.first(T));
-  head_hyper.backward_pre(ctx, streams_grad, dy_TD, streams(num_layers), head_saved.first(T));
+  lm_head.backward(ctx, dy_TD, y_TD.first(P), own_rows(gradients.dlogp_T, layout.cut()), lm_saved);
+  norm.backward(ctx, dy_TD, dy_TD, v_TD.first(P), v_rstd_T.first(P));
+  head_hyper.backward_pre(ctx, streams_grad, dy_TD, streams(num_layers), head_saved.first(P));
 }
 
 void Model::backward(Ctx& ctx, const LossGradients& gradients) { backward(ctx, gradients, false); }
@@ -242,12 +248,12 @@ void Model::backward_inputs(Ctx& ctx, const LossGradients& gradients) {
 
 void Model::backward(Ctx& ctx, const LossGradients& gradients, bool weights_later) {
   Impl& m = *impl_;
-  const int64_t T = m.layout.num_tokens(), L = config_.num_hidden_layers;
+  const int64_t L = config_.num_hidden_layers;
   CHECK(options_.train && (!m.is_last() || gradients.dlogp_T.size() == m.targets.size()), gradients.dlogp_T.size(),
         m.targets.size());
   if (m.is_last() && m.lowest_trained <= L) m.backward_heads(ctx, L, gradients, weights_later);
 
-  const View dx_TMD = m.dx_TMD.first(T);
+  const View dx_TMD = streams_gradient();
   const int64_t segment = m.keep.segment;
   const int64_t end = std::max(m.first_layer, m.indexer_is_trained ? 0 : std::max<int64_t>(m.lowest_trained, 0));
   for (int64_t l = m.end_layer - 1; l >= end; --l) {
@@ -268,8 +274,7 @@ void Model::backward(Ctx& ctx, const LossGradients& gradients, bool weights_late
                             m.rotary(config_, l));
     m.end_backward(ctx, l, weights_later);
   }
-  if (m.is_first() && m.embedding.grad.defined())
-    ctx.ops.embedding_backward(ctx.stream, m.embedding.grad, dx_TMD, m.layout.token_T);
+  if (m.is_first()) m.embedding.backward(ctx, dx_TMD, own_rows<int32_t>(m.tokens, m.layout.cut()), m.layout.token_T);
   m.end_backward(ctx, WeightKeeper::kEnds, false);
 }
 

@@ -139,13 +139,13 @@ const std::vector<double>& Decoder::step(Ctx& ctx, const std::vector<SlotToken>&
     CHECK(token.position < shape_.max_length && token.slot < shape_.max_sequences, token.position, token.slot);
   upload_step(ctx, tokens);
   const auto streams = [&](int64_t l) { return m.stream_buffers[m.keep.stream_buffer[l]].first(T); };
-  ctx.ops.embedding_forward(ctx.stream, streams(0), m.embedding.value, token_T_.first(T));
+  ctx.ops.embedding_forward(ctx.stream, streams(0), m.embedding.w.value, token_T_.first(T));
   for (int64_t l = 0; l < L; ++l) {
     const auto& block = *m.blocks[l];
     block.attention_input(ctx, streams(l));
     attention(ctx, l, T);
     block.attention_output(ctx, streams(l));
-    block.experts(ctx, streams(l + 1), token_T_.first(T), T, layers::ChoiceRule{});
+    block.experts(ctx, streams(l + 1), token_T_.first(T), layers::ChoiceRule{});
   }
   m.collapse(ctx, streams(L));
   m.lm_head.logits(ctx, m.y_TD.first(T), 0, T, logits_TV_);

@@ -46,8 +46,15 @@ LoadedMtp::LoadedMtp(StreamedModel& model)
   model.weights().load(model.ctx(), parameters_);
 }
 
+layers::Embedding LoadedMtp::embedding() const {
+  const View& table_UD = embedding_.table_UD();
+  layers::Embedding embedding(table_UD.dim(0), table_UD.dim(1), model_.dtypes());
+  embedding.w.value = table_UD;
+  return embedding;
+}
+
 View LoadedMtp::forward(const View& x_TMD) {
-  mtp_.forward(model_.ctx(), x_TMD, table_UD(), {}, model_.config().sliding_window, model_.main_rotary());
+  mtp_.forward(model_.ctx(), x_TMD, embedding(), {}, model_.config().sliding_window, model_.main_rotary());
   return mtp_.y_RD();
 }
 
@@ -68,7 +75,7 @@ ReferenceMtp::ReferenceMtp(StreamedModel& model, LoadedMtp& fast)
 View ReferenceMtp::run(const View& x_TMD) {
   const int64_t R = mtp_.num_rows();
   ctx_.ops.copy(nullptr, mtp_.block().choices(R).expert_TK, fast_.mtp().block().choices(R).expert_TK);
-  mtp_.forward(ctx_, x_TMD, fast_.table_UD(), {{true, {}}, {true, {}}}, model_.config().sliding_window,
+  mtp_.forward(ctx_, x_TMD, fast_.embedding(), {{true, {}}, {true, {}}}, model_.config().sliding_window,
                model_.main_rotary());
   return mtp_.y_RD();
 }

@@ -34,8 +34,8 @@ class LoadedMtp {
   int64_t num_rows() const { return mtp_.num_rows(); }
   model::Mtp& mtp() { return mtp_; }
   const layers::ParameterList& parameters() const { return parameters_; }
-  const layers::MicroBatch& batch() const { return batch_; }  // tokens as rows of table_UD()
-  const View& table_UD() const { return embedding_.table_UD(); }
+  const layers::MicroBatch& batch() const { return batch_; }  // tokens as rows of embedding()
+  layers::Embedding embedding() const;
 
  private:
   StreamedModel& model_;

@@ -238,7 +238,7 @@ TEST(LayerGradient, LmHeadByChunks) {
   rig.declare_parameters(list);
   LmHead::Saved saved;
   head.declare_saved(rig.book, saved, "head", kT);
-  head.declare_scratch(rig.book, true);
+  head.declare_scratch(rig.book, kT, true);
   rig.declare(y_TD, {kT, kD}), rig.declare(dy_TD, {kT, kD});
   rig.grant(list);
   Ctx ctx = rig.ctx();
@@ -273,7 +273,7 @@ TEST(LayerGradient, LmHeadWithKnownWeightsIsTheSame) {
   rig.declare_parameters(list);
   LmHead::Saved saved;
   head.declare_saved(rig.book, saved, "head", kT);
-  head.declare_scratch(rig.book, true);
+  head.declare_scratch(rig.book, kT, true);
   for (View* view : {&y_TD, &dy_TD, &known_dy_TD}) rig.declare(*view, {kT, kD});
   rig.grant(list);
   Ctx ctx = rig.ctx();

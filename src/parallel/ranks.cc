@@ -1,6 +1,5 @@
 #include "parallel/ranks.h"
 
-#include "base/error.h"
 #include "comm/world.h"
 #include "layers/dispatch_rounds.h"
 #include "parallel/schedule.h"
@@ -9,12 +8,6 @@
 namespace temper::parallel {
 
 namespace {
-
-void refuse_what_is_not_here(const Layout& layout) {
-  if (layout.tp == 1) return;
-  fail(ErrorCode::kUnsupported, "[layout] {}: this build has no tensor parallelism yet; set layout.tp to 1",
-       layout.to_string());
-}
 
 // The groups of a rank, in one order on all of them. join(axis, size) for each that has several ranks.
 template <class Join>
@@ -37,7 +30,6 @@ void join_axes(Ranks& ranks, const Join& join) {
 }  // namespace
 
 Ranks join_mesh(comm::Comm& world, const Layout& layout) {
-  refuse_what_is_not_here(layout);
   Ranks ranks;
   ranks.world = &world, ranks.layout = layout, ranks.at = mesh_rank(layout, world.rank());
   join_axes(ranks, [&](Axis axis, int64_t) {
@@ -54,7 +46,6 @@ Ranks join_mesh(comm::Comm& world, const Layout& layout) {
 }
 
 Ranks imagine_mesh(std::unique_ptr<comm::Comm>& imagined, int64_t rank, const Layout& layout) {
-  refuse_what_is_not_here(layout);
   imagined = comm::null_comm(rank, layout.pp * layout.dp * layout.cp * layout.tp);
   Ranks ranks;
   ranks.world = imagined.get(), ranks.layout = layout, ranks.at = mesh_rank(layout, rank);
@@ -95,7 +86,7 @@ void Ranks::place(const model::Config& config, int64_t num_micro_batches, model:
   part.ep_rank = at.ep, part.ep_size = layout.ep;
   if (layout.ep > 1 && part.expert_rows == 0) {
     const int64_t even =
-        layers::most_expert_rows({}, options.rows().max_rows, config.n_routed_experts, config.num_experts_per_tok);
+        layers::most_expert_rows({}, options.own_rows(), config.n_routed_experts, config.num_experts_per_tok);
     part.expert_rows = even + even / 4;
   }
   part.share = {comm::group_rank(data.get()), comm::group_size(data.get())};

@@ -61,8 +61,9 @@ TEST(DryRunTest, StagesComputeTheModelsFlopsAndWhatTheyRebuild) {
 }
 
 TEST(DryRunTest, MemoryOfEveryRankIsThePlan) {
-  for (const parallel::Layout& layout : {parallel::Layout{.dp = 2, .ep = 2, .pp = 2, .zero = 1},
-                                         parallel::Layout{.dp = 4, .zero = 3}, parallel::Layout{.dp = 1, .pp = 3}}) {
+  for (const parallel::Layout& layout :
+       {parallel::Layout{.dp = 2, .ep = 2, .pp = 2, .zero = 1}, parallel::Layout{.dp = 4, .zero = 3},
+        parallel::Layout{.dp = 1, .pp = 3}, parallel::Layout{.dp = 2, .pp = 2, .tp = 2, .zero = 2}}) {
     DryRunRequest request;
     request.config = train::testing::layout_config();
     request.options.max_tokens = 64;
@@ -72,7 +73,7 @@ TEST(DryRunTest, MemoryOfEveryRankIsThePlan) {
     const DryRun run = dry_run(request);
     std::mutex mutex;
     std::map<int64_t, int64_t> bytes_of_stage;
-    comm::run_ranks(layout.dp * layout.pp, [&](comm::Comm& world) {
+    comm::run_ranks(layout.dp * layout.pp * layout.tp, [&](comm::Comm& world) {
       const parallel::Ranks ranks = parallel::join_mesh(world, layout);
       model::ModelOptions options = request.options;
       ranks.place(request.config, request.num_micro_batches, options);

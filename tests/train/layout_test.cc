@@ -169,9 +169,10 @@ class RandomLayoutTest : public ::testing::TestWithParam<uint64_t> {};
 
 TEST_P(RandomLayoutTest, GivesTheAnswerOfOneRank) {
   constexpr int64_t kWorlds[] = {2, 3, 4, 6, 8};
-  const auto c = testing::random_case(GetParam(), kWorlds[GetParam() % std::size(kWorlds)]);
+  const int64_t num_ranks = kWorlds[GetParam() % std::size(kWorlds)];
+  const auto c = testing::random_case(GetParam(), num_ranks);
   std::string wrong;
-  comm::run_ranks(c.layout.dp * c.layout.pp * c.layout.cp, [&](comm::Comm& world) {
+  comm::run_ranks(num_ranks, [&](comm::Comm& world) {
     const std::string found = testing::check_case(world, c);
     if (world.rank() == 0) wrong = found;
   });
@@ -248,6 +249,36 @@ INSTANTIATE_TEST_SUITE_P(Layouts, PoisonedRankTest,
                                            Layout{.dp = 1, .pp = 2}, Layout{.dp = 2, .ep = 2, .pp = 2}));
 
 INSTANTIATE_TEST_SUITE_P(Forty, RandomLayoutTest, ::testing::Range<uint64_t>(0, 40));
+
+// Heads, output groups and words are cut, and rows in between: in float64 nothing but rounding is left.
+class TensorParallelTest : public ::testing::TestWithParam<LayoutCase> {};
+
+TEST_P(TensorParallelTest, GivesTheAnswerOfOneRank) {
+  TrainedCase c = tiny_case(GetParam().micro_batches);
+  c.options.recompute = GetParam().layout.zero == 1 ? model::Recompute::kFull : model::Recompute::kNone;
+  const auto d = difference(train_on(GetParam().layout, c), testing::train_alone(c));
+  EXPECT_LE(d.first_step, 1e-6);
+  EXPECT_LE(d.gradient, 1e-6);
+  EXPECT_LE(d.curve, 1e-5);
+  c.options.precision = layers::Precision::kFp64;
+  const auto exact = difference(train_on(GetParam().layout, c), testing::train_alone(c));
+  EXPECT_LE(std::max({exact.first_step, exact.gradient, exact.auxiliary, exact.bias}), 1e-13);
+  EXPECT_LE(exact.worst_gradient, 1e-11) << exact.worst_parameter;
+  EXPECT_LE(std::max(exact.curve, exact.weight), 1e-12);
+  EXPECT_TRUE(exact.same_loads);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Layouts, TensorParallelTest,
+    ::testing::Values(LayoutCase{{.dp = 1, .tp = 2, .zero = 0}, 3}, LayoutCase{{.dp = 1, .tp = 4, .zero = 1}, 3},
+                      LayoutCase{{.dp = 2, .tp = 2, .zero = 1}, 3},
+                      LayoutCase{{.dp = 1, .ep = 2, .tp = 2, .zero = 2}, 3},
+                      LayoutCase{{.dp = 2, .ep = 4, .tp = 2, .zero = 3}, 4},
+                      LayoutCase{{.dp = 1, .cp = 2, .tp = 2, .zero = 1}, 3},
+                      LayoutCase{{.dp = 2, .ep = 4, .cp = 2, .tp = 2, .zero = 3}, 3},
+                      LayoutCase{{.dp = 1, .pp = 2, .tp = 2, .zero = 0}, 4},
+                      LayoutCase{{.dp = 1, .pp = 2, .tp = 2, .zero = 2, .schedule = Schedule::kZeroBubble}, 4}),
+    [](const auto& info) { return name_of(info.param); });
 
 // Also with fewer micro-batches than ranks, some of which then have an empty one.
 INSTANTIATE_TEST_SUITE_P(Experts, LayoutTest,

@@ -29,7 +29,7 @@ void choose_the_last_experts(layers::Ctx& ctx, const model::Model& model) {
 
 model::Config layout_config(int64_t num_layers) {
   model::Config config = tiny_config();
-  config.n_routed_experts = 8;
+  config.n_routed_experts = 8, config.o_groups = 4;
   for (int64_t l = config.num_hidden_layers; l < num_layers; ++l) {
     config.layer_types.push_back(config.layer_types[l - config.num_hidden_layers]);
     config.is_hash_moe.push_back(config.is_hash_moe[l - config.num_hidden_layers]);

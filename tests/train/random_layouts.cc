@@ -33,10 +33,14 @@ parallel::Layout random_layout(Draw& draw, int64_t world_size) {
   const model::Config config = layout_config();
   parallel::Layout layout;
   layout.pp = divisor_up_to(draw, world_size, config.num_hidden_layers);
-  layout.cp = draw.chance(50) ? divisor_up_to(draw, world_size / layout.pp, 4) : 1;
-  layout.dp = world_size / layout.pp / layout.cp;
+  const int64_t stage = world_size / layout.pp;
+  layout.cp = draw.chance(50) ? divisor_up_to(draw, stage, 4) : 1;
   do {
-    layout.ep = divisor_up_to(draw, layout.dp * layout.cp, config.n_routed_experts);
+    layout.tp = draw.chance(50) ? divisor_up_to(draw, stage / layout.cp, config.o_groups) : 1;
+  } while (config.o_groups % layout.tp != 0);
+  layout.dp = stage / layout.cp / layout.tp;
+  do {
+    layout.ep = divisor_up_to(draw, stage, config.n_routed_experts);
   } while (config.n_routed_experts % layout.ep != 0);
   layout.zero = draw.below(4);
   return layout;
@@ -106,7 +110,7 @@ std::string check_case(comm::Comm& world, const RandomCase& c) {
   if (d.gradient > 1e-6) wrong += fmt::format("; gradient differs by {:.2g}", d.gradient);
   if (d.curve > 1e-5) wrong += fmt::format("; losses, norms and updates differ by {:.2g}", d.curve);
   // docs/parallel.md: one tree for dp that is a power of two, of micro-batches that one rank has whole.
-  const bool is_tree = (c.layout.dp & (c.layout.dp - 1)) == 0 && c.layout.cp == 1;
+  const bool is_tree = (c.layout.dp & (c.layout.dp - 1)) == 0 && c.layout.cp * c.layout.tp == 1;
   const bool has_bits = c.trained.exact && is_tree;
   if (has_bits && !d.first_bit.empty()) wrong += "; other bits in " + d.first_bit;
   if (many.planned_bytes != many.allocated_bytes) wrong += "; memory is not the plan's";

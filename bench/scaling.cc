@@ -1,7 +1,8 @@
 // Speed of training steps on several ranks, and for how long ranks waited for one another.
 //
 //   mpirun -n N build/bench/scaling [--case demo|activated-30m] [--dp N] [--ep N] [--pp N] [--zero N]
-//                                   [--micro-batches N] [--steps N] [--precision bf16|fp32]
+//                                   [--schedule 1f1b|interleaved|zero-bubble] [--chunks N] [--micro-batches N]
+//                                   [--steps N] [--precision bf16|fp32]
 //
 // Run it from the repository's root, without mpirun for one rank, and with TEMPER_NUM_THREADS=1 where ranks share a
 // machine. --micro-batches counts those of a step for each rank: weak scaling. Reports the median of --steps steps
@@ -96,6 +97,7 @@ void run(comm::Comm& world, const Arguments& arguments) {
 int main(int argc, char** argv) {
   using namespace temper;
   bench::Arguments arguments;
+  std::string schedule = "1f1b";
   CLI::App app("training steps on several ranks");
   app.add_option("--case", arguments.name);
   app.add_option("--precision", arguments.precision)->check(CLI::IsMember({"fp32", "bf16"}));
@@ -103,10 +105,13 @@ int main(int argc, char** argv) {
   app.add_option("--ep", arguments.layout.ep);
   app.add_option("--pp", arguments.layout.pp);
   app.add_option("--zero", arguments.layout.zero);
+  app.add_option("--schedule", schedule)->check(CLI::IsMember({"1f1b", "interleaved", "zero-bubble"}));
+  app.add_option("--chunks", arguments.layout.chunks);
   app.add_option("--micro-batches", arguments.micro_batches)->check(CLI::PositiveNumber);
   app.add_option("--steps", arguments.steps)->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
   try {
+    arguments.layout.schedule = parallel::schedule_of(schedule);
     const auto world = comm::open_world();
     bench::run(world->comm(), arguments);
     world->close();

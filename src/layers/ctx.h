@@ -26,8 +26,9 @@ struct ChoiceRule {
 // The ranks that work with this one, by mesh axis; null: this rank has the axis to itself.
 struct Groups {
   comm::Comm* world = nullptr;
-  comm::Comm* dp = nullptr;    // micro-batches are dealt over it
-  comm::Comm* pp = nullptr;    // layers are cut over it
+  comm::Comm* dp = nullptr;  // micro-batches are dealt over it
+  comm::Comm* pp = nullptr;  // layers are cut over it; its gradients go the other way in a group of their own
+  comm::Comm* pp_back = nullptr;
   comm::Comm* ep = nullptr;    // experts are spread over it
   comm::Comm* cp = nullptr;    // documents are cut over it
   comm::Comm* tp = nullptr;    // heads, output groups and the vocabulary are cut over it

@@ -53,10 +53,7 @@ void check_part(const ModelOptions& options, const Config& c) {
 
 Model::Impl::Impl(const Config& c, const ModelOptions& options)
     : dtypes(dtypes_of(options)),
-      first_layer(options.part.first_layer),
-      end_layer(options.part.end_layer < 0 ? c.num_hidden_layers : options.part.end_layer),
       tensor_part(options.part.tensor()),
-      keep(make_keep_plan(options.recompute, end_layer - first_layer, options.train)),
       embedding(c.vocab_size, c.hidden_size, dtypes, options.part.tensor()),
       head_hyper("model.hc_head.", {c.hc_mult, c.hidden_size, c.hc_sinkhorn_iters, c.rms_norm_eps, c.hc_eps}, true,
                  dtypes),
@@ -68,6 +65,13 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
   for (int64_t l = 0; l < c.num_hidden_layers; ++l)
     blocks.push_back(
         std::make_unique<Block>("model.layers." + std::to_string(l) + ".", block_dims(c, l, options.part), dtypes));
+  for (const LayerRange& layers :
+       options.part.chunks.empty() ? std::vector<LayerRange>{{0, c.num_hidden_layers}} : options.part.chunks) {
+    Chunk& chunk = chunks.emplace_back();
+    chunk.layers = layers;
+    chunk.keep = make_keep_plan(options.recompute, layers.end - layers.begin, options.train);
+    chunk.stream_buffers.resize(chunk.keep.num_stream_buffers);
+  }
   if (options.mtp) {
     if (c.num_nextn_predict_layers != 1) {
       fail(ErrorCode::kInvalidArgument,
@@ -77,9 +81,8 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
            c.num_nextn_predict_layers);
     }
     with_mtp = true;
-    if (is_last()) mtp = std::make_unique<Mtp>(c, dtypes, options.part);
+    if (has_last()) mtp = std::make_unique<Mtp>(c, dtypes, options.part);
   }
-  stream_buffers.resize(keep.num_stream_buffers);
   counted_rows_L.assign(num_blocks(), 0);
 }
 
@@ -132,18 +135,20 @@ Model::Model(Config config, ModelOptions options) : config_(std::move(config)), 
 void Model::drop_other_stages(const std::vector<size_t>& block_ends) {
   const Impl& m = *impl_;
   const auto list = parameters_;
-  const size_t begin = m.first_layer == 0 ? 1 : block_ends[m.first_layer - 1];
-  const size_t end = m.is_last() ? list.size() : block_ends[m.end_layer - 1];
   parameters_.clear();
-  if (m.is_first() || m.mtp) parameters_.push_back(list.front());
-  parameters_.insert(parameters_.end(), list.begin() + begin, list.begin() + end);
+  if (m.has_first() || m.mtp) parameters_.push_back(list.front());
+  for (const Impl::Chunk& chunk : m.chunks) {
+    const size_t begin = m.is_first(chunk) ? 1 : block_ends[chunk.layers.begin - 1];
+    const size_t end = m.is_last(chunk) ? list.size() : block_ends[chunk.layers.end - 1];
+    parameters_.insert(parameters_.end(), list.begin() + begin, list.begin() + end);
+  }
 }
 
 Model::~Model() = default;
 
 void Model::declare(Book& book) {
   const layers::RowCapacity rows = options_.rows();
-  const int64_t T = rows.max_rows, P = options_.own_rows(), M = config_.hc_mult, D = config_.hidden_size;
+  const int64_t T = rows.max_rows, P = options_.own_rows(), D = config_.hidden_size;
   Impl& m = *impl_;
   declare_parameters(book, m.units, options_, m.dtypes.acc);
 
@@ -158,7 +163,7 @@ void Model::declare(Book& book) {
     m.parked[slot].layout.declare(book, rows, config_.compress_rates());
     m.parked[slot].entry_uses.resize(config_.num_hidden_layers);
   }
-  if (m.is_last()) m.lm_head.declare_saved(book, m.lm_saved, "lm_head", T);
+  if (m.has_last()) m.lm_head.declare_saved(book, m.lm_saved, "lm_head", T);
   if (m.mtp) m.lm_head.declare_saved(book, m.mtp_lm_saved, "mtp.0:lm_head", T);
   const int64_t L = m.num_blocks();
   book.declare(&m.given_expert_TK, TensorKind::kInput, "given:expert", DType::kI32, {T, config_.num_experts_per_tok});
@@ -172,36 +177,48 @@ void Model::declare(Book& book) {
     book.declare(&m.indexer_L, TensorKind::kInput, "indexer losses", m.dtypes.acc, {L});
   }
 
-  for (auto& buffer : m.stream_buffers) book.declare(&buffer, TensorKind::kSaved, "streams", m.dtypes.act, {P, M, D});
-  for (int64_t l = m.first_layer; l < m.end_layer; ++l) m.blocks[l]->declare_choices(book, T);
-  if (m.is_last()) {
-    m.head_hyper.declare_saved(book, m.head_saved, P);
-    book.declare(&m.v_TD, TensorKind::kSaved, "head:v", m.dtypes.act, {P, D});
-    book.declare(&m.v_rstd_T, TensorKind::kSaved, "head:v_rstd", m.dtypes.acc, {P});
-    book.declare(&m.y_TD, TensorKind::kSaved, "head:y", m.dtypes.act, {P, D});
-  }
-  if (m.mtp) m.mtp->declare_saved(book, T);
-  const int64_t shared = book.mark(TensorKind::kSaved);
-  for (int64_t l = m.first_layer; l < m.end_layer; ++l) {
-    if (m.keep.share_saved) book.rewind(TensorKind::kSaved, shared);
-    m.blocks[l]->declare_saved(book, T);
+  const int64_t slot = book.mark(TensorKind::kSaved);
+  for (size_t chunk = 0; chunk < m.chunks.size(); ++chunk) {
+    book.rewind(TensorKind::kSaved, slot);  // which holds any of the chunks
+    declare_saved(book, chunk);
   }
   book.seal(TensorKind::kSaved);
   book.replicate(TensorKind::kSaved, options_.part.num_slots);
 
   if (options_.train) {
-    book.declare(&m.dx_TMD, TensorKind::kScratch, "dstreams", m.dtypes.acc, {P, M, D});
-    if (m.is_last()) book.declare(&m.dv_TD, TensorKind::kScratch, "head:dv", m.dtypes.acc, {P, D});
+    book.declare(&m.dx_TMD, TensorKind::kScratch, "dstreams", m.dtypes.acc, {P, config_.hc_mult, D});
+    if (m.has_last()) book.declare(&m.dv_TD, TensorKind::kScratch, "head:dv", m.dtypes.acc, {P, D});
     if (m.mtp) book.declare(&m.mtp_dv_TD, TensorKind::kScratch, "mtp.0:head:dv", m.dtypes.acc, {P, D});
   }
   const ScratchScope scope(book);
-  for (int64_t l = m.first_layer; l < m.end_layer; ++l)
-    m.blocks[l]->declare_scratch(book, T, options_.num_threads, options_.train);
+  for (int64_t l = 0; l < config_.num_hidden_layers; ++l)
+    if (m.runs(l)) m.blocks[l]->declare_scratch(book, T, options_.num_threads, options_.train);
   if (m.mtp) m.mtp->declare_scratch(book, T, options_.num_threads, options_.train);
-  if (m.is_first() || m.mtp) m.embedding.declare_scratch(book, T, options_.train);
-  if (!m.is_last()) return;
+  if (m.has_first() || m.mtp) m.embedding.declare_scratch(book, T, options_.train);
+  if (!m.has_last()) return;
   if (options_.train) m.head_hyper.declare_scratch(book, P);
   m.lm_head.declare_scratch(book, T, options_.train);
+}
+
+void Model::declare_saved(Book& book, size_t chunk) {
+  const int64_t T = options_.rows().max_rows, P = options_.own_rows();
+  const int64_t M = config_.hc_mult, D = config_.hidden_size;
+  Impl& m = *impl_;
+  Impl::Chunk& c = m.chunks[chunk];
+  for (auto& buffer : c.stream_buffers) book.declare(&buffer, TensorKind::kSaved, "streams", m.dtypes.act, {P, M, D});
+  for (int64_t l = c.layers.begin; l < c.layers.end; ++l) m.blocks[l]->declare_choices(book, T);
+  if (m.is_last(c)) {
+    m.head_hyper.declare_saved(book, m.head_saved, P);
+    book.declare(&m.v_TD, TensorKind::kSaved, "head:v", m.dtypes.act, {P, D});
+    book.declare(&m.v_rstd_T, TensorKind::kSaved, "head:v_rstd", m.dtypes.acc, {P});
+    book.declare(&m.y_TD, TensorKind::kSaved, "head:y", m.dtypes.act, {P, D});
+    if (m.mtp) m.mtp->declare_saved(book, T);
+  }
+  const int64_t shared = book.mark(TensorKind::kSaved);
+  for (int64_t l = c.layers.begin; l < c.layers.end; ++l) {
+    if (c.keep.share_saved) book.rewind(TensorKind::kSaved, shared);
+    m.blocks[l]->declare_saved(book, T);
+  }
 }
 
 void Model::prepare(Ctx& ctx) {

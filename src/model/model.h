@@ -102,17 +102,21 @@ class Model {
   // current router. Throws kInvalidArgument where their number or a value does not fit.
   void forward(layers::Ctx& ctx, const layers::MicroBatch& batch, const Choices* given = nullptr);
   // The same in two parts, between which a later stage gets its input: begin() takes the micro-batch up,
-  // input_streams() then has its shape. Several micro-batches can be alive, each in a slot of its own.
-  void select_slot(int64_t slot);
+  // input_streams() then has its shape. Several passes through chunks can be alive, each in a slot of its own. What
+  // follows is about the selected slot and chunk.
+  int64_t num_chunks() const;
+  void select(int64_t slot, int64_t chunk = 0);
   void begin(layers::Ctx& ctx, const layers::MicroBatch& batch, const Choices* given = nullptr);
   void forward_layers(layers::Ctx& ctx);
   // Of the rows that this rank has, which may be none of a micro-batch that has some.
-  View input_streams() const;     // act [T, M, D]: before the first layer of this rank
+  View input_streams() const;     // act [T, M, D]: before the first layer of the chunk
   View output_streams() const;    // act [T, M, D]: after the last one
-  View streams_gradient() const;  // acc [T, M, D]: before backward() that of the output, unless this is the last stage;
+  View streams_gradient() const;  // acc [T, M, D]: before backward() that of the output, unless this is the last part;
                                   // after it that of the input
-  bool is_first_stage() const;
-  bool is_last_stage() const;  // with the head, whose log-probabilities only it has
+  bool is_first_part() const;
+  bool is_last_part() const;    // with the head: its log-probabilities are there
+  bool is_first_stage() const;  // one of the rank's chunks is the first part
+  bool is_last_stage() const;
   // After forward: results at positions with targets >= 0, by chunks. dlogp_T: dLoss/dlogp where it is known before the
   // log-probabilities are; a chunk's gradients are then computed while its logits exist, and backward, which must be
   // given the same values, need not compute those again.
@@ -155,7 +159,7 @@ class Model {
   // that had to choose.
   Choices choices(layers::Ctx& ctx) const;
 
-  // Streams [T, M, D] before a layer (0) ... after the last (num_hidden_layers); intact after forward unless recompute
+  // Streams [T, M, D] before a layer of the chunk or after its last one; intact after forward unless recompute
   // is kFull or train is false.
   View streams(int64_t layer) const;
 
@@ -164,6 +168,7 @@ class Model {
 
  private:
   void backward(layers::Ctx& ctx, const LossGradients& gradients, bool weights_later);
+  void declare_saved(Book& book, size_t chunk);
   void drop_other_stages(const std::vector<size_t>& block_ends);
 
   Config config_;

@@ -1,6 +1,7 @@
 // Inside of Model: its layers and the tensors of one micro-batch. Private to model/ and to the decoder.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -17,9 +18,15 @@ struct Model::Impl {
   Impl(const Config& config, const ModelOptions& options);
 
   layers::Dtypes dtypes;
-  int64_t first_layer, end_layer;  // main layers that this rank runs
+  // Main layers that follow one another, and where their streams are.
+  struct Chunk {
+    LayerRange layers;
+    KeepPlan keep;
+    std::vector<View> stream_buffers;  // act [T, M, D], by KeepPlan
+  };
+  std::vector<Chunk> chunks;
+  size_t selected_chunk = 0;
   layers::TensorPart tensor_part;
-  KeepPlan keep;
   layers::Embedding embedding;
   std::vector<std::unique_ptr<Block>> blocks;
   layers::HyperConnection head_hyper;
@@ -53,8 +60,11 @@ struct Model::Impl {
   const Book* book = nullptr;
   std::optional<Choices> given;  // of the current micro-batch
   bool with_mtp = false;         // whether the model has it, here or on another rank
-  bool is_first() const { return first_layer == 0; }
-  bool is_last() const { return end_layer == static_cast<int64_t>(blocks.size()); }
+  const Chunk& chunk() const { return chunks[selected_chunk]; }
+  bool is_first(const Chunk& of) const { return of.layers.begin == 0; }
+  bool is_last(const Chunk& of) const { return of.layers.end == static_cast<int64_t>(blocks.size()); }
+  bool has_first() const { return is_first(chunks.front()); }
+  bool has_last() const { return is_last(chunks.back()); }
   View given_expert_TK, given_selected_TA;  // i32: given choices of one layer
   // By layer, the prediction block last; sums since zero_gradients().
   View load_LE;                         // i32: tokens that chose each expert
@@ -62,7 +72,6 @@ struct Model::Impl {
   View clamped_L3;                      // i64: elements that the clamp cut
   View balance_L, indexer_L;            // acc: auxiliary losses
   std::vector<int64_t> counted_rows_L;  // rows behind the statistics
-  std::vector<View> stream_buffers;     // act [T, M, D], by KeepPlan
   layers::HyperConnection::Saved head_saved;
   layers::LmHead::Saved lm_saved, mtp_lm_saved;
   View v_TD, v_rstd_T, y_TD;  // after the collapse, and normed: act, acc, act
@@ -81,7 +90,8 @@ struct Model::Impl {
   void end_backward(layers::Ctx& ctx, int64_t unit, bool weights_later);
   void end_backward(layers::Ctx& ctx, int64_t unit, GradientKind kind) const;
   View streams(int64_t layer) const {
-    return stream_buffers[keep.stream_buffer[layer - first_layer]].first(num_rows());
+    const Chunk& c = chunk();
+    return c.stream_buffers[c.keep.stream_buffer[layer - c.layers.begin]].first(num_rows());
   }
   // Collapse, final norm: fills y_TD from the streams after the last layer.
   void collapse(layers::Ctx& ctx, View x_TMD) const;
@@ -90,7 +100,9 @@ struct Model::Impl {
   Block& block(int64_t layer) { return layer < static_cast<int64_t>(blocks.size()) ? *blocks[layer] : mtp->block(); }
   int64_t num_blocks() const { return static_cast<int64_t>(blocks.size()) + (with_mtp ? 1 : 0); }
   bool runs(int64_t layer) const {
-    return layer == static_cast<int64_t>(blocks.size()) ? mtp != nullptr : layer >= first_layer && layer < end_layer;
+    if (layer == static_cast<int64_t>(blocks.size())) return mtp != nullptr;
+    return std::any_of(chunks.begin(), chunks.end(),
+                       [&](const Chunk& c) { return layer >= c.layers.begin && layer < c.layers.end; });
   }
   // Rows of this rank; layout has those of its tensor parallel group.
   int64_t num_rows() const { return tensor_part.end(layout.num_tokens()) - tensor_part.begin(layout.num_tokens()); }

@@ -21,15 +21,22 @@ enum class IndexerUse : uint8_t {
   kWarmUp,  // nothing else is trained, and attention reads every visible entry meanwhile
 };
 
+struct LayerRange {
+  int64_t begin, end;  // layers [begin, end)
+  bool operator==(const LayerRange&) const = default;
+};
+
 // Which part of a model a rank has. Its groups are those of Ctx.
 struct ModelPart {
-  int64_t first_layer = 0, end_layer = -1;  // main layers [first, end); -1: to the last, with final norm, head and MTP
-  int64_t ep_rank = 0, ep_size = 1;         // experts [rank, rank + 1) * E / size of every layer
+  // Main layers: a run of them for each chunk of the rank's stage; empty: all of them. Who has the first one has the
+  // embedding; who has the last one, final norm, head and MTP.
+  std::vector<LayerRange> chunks;
+  int64_t ep_rank = 0, ep_size = 1;  // experts [rank, rank + 1) * E / size of every layer
   // Rows (token, slot) that a rank's experts take at once, those of padding included; more come in further rounds, of
   // which backward computes everything again. At least what max_tokens need on one rank. 0: what comes at worst, all
   // micro-batches of the ep ranks to one of them, and so ep_size times the memory of even loads.
   int64_t expert_rows = 0;
-  // Micro-batches that are alive at once, from their forward pass to the end of their backward pass.
+  // Passes of a micro-batch through a chunk that are alive at once, from their forward to the end of their backward.
   int64_t num_slots = 1;
   // Backward in two passes: backward_inputs leaves the products of matrices' gradients, and what they are formed from,
   // to backward_weights.

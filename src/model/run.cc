@@ -102,8 +102,9 @@ void Model::zero_gradients(Ctx& ctx, int64_t num_micro_batches) {
   m.counted_rows_L.assign(m.num_blocks(), 0);
 }
 
-void Model::select_slot(int64_t slot) {
+void Model::select(int64_t slot, int64_t chunk) {
   Impl& m = *impl_;
+  m.selected_chunk = static_cast<size_t>(chunk);
   if (slot == m.slot) return;
   const auto exchange = [&](Impl::Slot& with) {
     std::swap(m.layout, with.layout), std::swap(m.tokens, with.tokens), std::swap(m.targets, with.targets);
@@ -124,7 +125,7 @@ void Model::begin(Ctx& ctx, const layers::MicroBatch& batch, const Choices* give
       ctx.device, ctx.stream, batch,
       cut_layout(layers::make_layout(batch.cu_seqlens, config_.sliding_window, config_.compress_rates()), cut));
   m.tokens = batch.tokens, m.targets = batch.targets;
-  if (m.mtp) m.mtp->begin(batch, cut);
+  if (m.mtp && is_last_part()) m.mtp->begin(batch, cut);
   m.check_given(config_, given);
   m.given.reset();
   if (given) m.given = *given;
@@ -132,9 +133,10 @@ void Model::begin(Ctx& ctx, const layers::MicroBatch& batch, const Choices* give
 
 void Model::forward_layers(Ctx& ctx) {
   Impl& m = *impl_;
-  if (m.is_first())
+  const LayerRange layers = m.chunk().layers;
+  if (is_first_part())
     m.embedding.forward(ctx, m.streams(0), own_rows<int32_t>(m.tokens, m.layout.cut()), m.layout.token_T);
-  for (int64_t l = m.first_layer; l < m.end_layer; ++l) {
+  for (int64_t l = layers.begin; l < layers.end; ++l) {
     const LayerScope scope(ctx, l);
     m.gather(ctx, l);
     const Block::Choosing choosing = m.choosing(ctx, config_, m.given ? m.given->layers[l] : Choices::Layer{}, l);
@@ -142,7 +144,7 @@ void Model::forward_layers(Ctx& ctx) {
     m.blocks[l]->forward(ctx, m.streams(l + 1), m.streams(l), choosing, m.layout, m.rotary(config_, l));
     m.add_statistics(ctx, config_, l);
   }
-  if (m.is_last()) m.collapse(ctx, m.streams(m.end_layer));
+  if (is_last_part()) m.collapse(ctx, m.streams(layers.end));
 }
 
 void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* given) {
@@ -150,11 +152,14 @@ void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* gi
   forward_layers(ctx);
 }
 
-View Model::input_streams() const { return impl_->streams(impl_->first_layer); }
-View Model::output_streams() const { return impl_->streams(impl_->end_layer); }
+View Model::input_streams() const { return impl_->streams(impl_->chunk().layers.begin); }
+View Model::output_streams() const { return impl_->streams(impl_->chunk().layers.end); }
 View Model::streams_gradient() const { return impl_->dx_TMD.first(impl_->num_rows()); }
-bool Model::is_first_stage() const { return impl_->is_first(); }
-bool Model::is_last_stage() const { return impl_->is_last(); }
+int64_t Model::num_chunks() const { return static_cast<int64_t>(impl_->chunks.size()); }
+bool Model::is_first_part() const { return impl_->is_first(impl_->chunk()); }
+bool Model::is_last_part() const { return impl_->is_last(impl_->chunk()); }
+bool Model::is_first_stage() const { return impl_->has_first(); }
+bool Model::is_last_stage() const { return impl_->has_last(); }
 
 namespace {
 
@@ -249,21 +254,22 @@ void Model::backward_inputs(Ctx& ctx, const LossGradients& gradients) {
 void Model::backward(Ctx& ctx, const LossGradients& gradients, bool weights_later) {
   Impl& m = *impl_;
   const int64_t L = config_.num_hidden_layers;
-  CHECK(options_.train && (!m.is_last() || gradients.dlogp_T.size() == m.targets.size()), gradients.dlogp_T.size(),
+  CHECK(options_.train && (!is_last_part() || gradients.dlogp_T.size() == m.targets.size()), gradients.dlogp_T.size(),
         m.targets.size());
-  if (m.is_last() && m.lowest_trained <= L) m.backward_heads(ctx, L, gradients, weights_later);
+  if (is_last_part() && m.lowest_trained <= L) m.backward_heads(ctx, L, gradients, weights_later);
 
   const View dx_TMD = streams_gradient();
-  const int64_t segment = m.keep.segment;
-  const int64_t end = std::max(m.first_layer, m.indexer_is_trained ? 0 : std::max<int64_t>(m.lowest_trained, 0));
-  for (int64_t l = m.end_layer - 1; l >= end; --l) {
+  const Impl::Chunk& chunk = m.chunk();
+  const int64_t first = chunk.layers.begin, segment = chunk.keep.segment;
+  const int64_t end = std::max(first, m.indexer_is_trained ? 0 : std::max<int64_t>(m.lowest_trained, 0));
+  for (int64_t l = chunk.layers.end - 1; l >= end; --l) {
     const LayerScope scope(ctx, l);
-    const bool is_last = l == m.end_layer - 1;
-    const int64_t in_segment = (l - m.first_layer) % segment;
+    const bool is_last = l == chunk.layers.end - 1;
+    const int64_t in_segment = (l - first) % segment;
     if (segment > 1 && in_segment == segment - 1 && !is_last) {
       for (int64_t k = l - segment + 1; k < l; ++k) m.rebuild(ctx, config_, k);
     }
-    if (m.keep.share_saved && !is_last) m.rebuild(ctx, config_, l);
+    if (chunk.keep.share_saved && !is_last) m.rebuild(ctx, config_, l);
     m.begin_backward(ctx, l, weights_later);
     // The indexer's loss reads what forward saved; it leaves dx alone.
     if (m.indexer_is_trained)
@@ -274,8 +280,9 @@ void Model::backward(Ctx& ctx, const LossGradients& gradients, bool weights_late
                             m.rotary(config_, l));
     m.end_backward(ctx, l, weights_later);
   }
-  if (m.is_first()) m.embedding.backward(ctx, dx_TMD, own_rows<int32_t>(m.tokens, m.layout.cut()), m.layout.token_T);
-  m.end_backward(ctx, WeightKeeper::kEnds, false);
+  if (is_first_part())
+    m.embedding.backward(ctx, dx_TMD, own_rows<int32_t>(m.tokens, m.layout.cut()), m.layout.token_T);
+  if (is_first_part() || is_last_part()) m.end_backward(ctx, WeightKeeper::kEnds, false);
 }
 
 View Model::streams(int64_t layer) const { return impl_->streams(layer); }

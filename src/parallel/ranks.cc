@@ -19,6 +19,7 @@ void join_axes(Ranks& ranks, const Join& join) {
   };
   set(ranks.dp, Axis::kDp, layout.dp);
   set(ranks.pp, Axis::kPp, layout.pp);
+  if (layout.chunks > 1) set(ranks.pp_back, Axis::kPp, layout.pp);
   set(ranks.cp, Axis::kCp, layout.cp);
   set(ranks.tp, Axis::kTp, layout.tp);
   set(ranks.ep, Axis::kEp, layout.ep);
@@ -65,7 +66,8 @@ std::vector<std::pair<std::string, const comm::Comm*>> Ranks::axes() const {
                                     {"edp", &edp},
                                     {"cp", &cp},
                                     {"tp", &tp},
-                                    {"pp", &pp}})
+                                    {"pp", &pp},
+                                    {"pp_back", &pp_back}})
     if (*group) axes.emplace_back(name, group->get());
   return axes;
 }
@@ -73,12 +75,13 @@ std::vector<std::pair<std::string, const comm::Comm*>> Ranks::axes() const {
 void Ranks::place(const model::Config& config, int64_t num_micro_batches, model::ModelOptions& options) const {
   model::ModelPart& part = options.part;
   const int64_t tokens = options.max_document > 0 ? options.max_document : options.max_tokens;
-  const LayerRange layers = split_layers(forward_flops(config, tokens, options.mtp), layout.pp, 1)[at.pp];
-  part.first_layer = layers.begin;
-  part.end_layer = layers.end;
+  const std::vector<LayerRange> parts =
+      split_layers(forward_flops(config, tokens, options.mtp), layout.pp, layout.chunks);
+  part.chunks.clear();
+  for (int64_t chunk = 0; chunk < layout.chunks; ++chunk) part.chunks.push_back(parts[chunk * layout.pp + at.pp]);
   if (layout.pp > 1) {
     const int64_t of_rank = (num_micro_batches + layout.dp - 1) / layout.dp;
-    part.num_slots = num_slots(pipeline_step(layout.schedule, {at.pp, layout.pp, 1}, of_rank), 0);
+    part.num_slots = plan_slots(pipeline_step(layout.schedule, {at.pp, layout.pp, layout.chunks}, of_rank)).num_slots;
     part.weights_later = layout.schedule == Schedule::kZeroBubble;
   }
   part.cp_rank = at.cp, part.cp_size = layout.cp;

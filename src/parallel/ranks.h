@@ -18,9 +18,14 @@ struct Ranks {
   Layout layout;
   MeshRank at;
   std::unique_ptr<comm::Comm> dp, pp, cp, tp, ep, edp, data, slices;  // null along axes of one rank
-  std::unique_ptr<comm::Comm> pipe_ends;                              // first and last stage; null elsewhere
+  // The ranks of pp again, for gradients: where stages have several chunks, two ranks exchange both kinds of messages
+  // both ways, and not in one order.
+  std::unique_ptr<comm::Comm> pp_back;
+  std::unique_ptr<comm::Comm> pipe_ends;  // first and last stage; null elsewhere
 
-  layers::Groups groups() const { return {world, dp.get(), pp.get(), ep.get(), cp.get(), tp.get(), data.get()}; }
+  layers::Groups groups() const {
+    return {world, dp.get(), pp.get(), pp_back ? pp_back.get() : pp.get(), ep.get(), cp.get(), tp.get(), data.get()};
+  }
   EqualRanks equal(bool mtp) const { return {data.get(), slices.get(), edp.get(), mtp ? pipe_ends.get() : nullptr}; }
   // What the layout says of a rank's part of a model that is trained in steps of so many micro-batches, of all ranks.
   // expert_rows 0 becomes a quarter more than even loads bring: the memory is then about that of one rank, and uneven

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -41,6 +44,7 @@ const char* phrase(Action action) {
 // A chunk's turn with a micro-batch.
 struct Turn {
   int64_t chunk, micro_batch;
+  bool operator==(const Turn&) const = default;
 };
 
 // Micro-batches go through the chunks in groups of at least num_stages, so that a chunk's first output has come round
@@ -134,9 +138,18 @@ std::vector<Instruction> pipeline_step(Schedule schedule, const PipelinePlace& p
   const auto add = [&](Action action, const Turn& turn) {
     for (const Instruction& i : with_messages(place, {action, turn.micro_batch, turn.chunk})) list.push_back(i);
   };
-  for (size_t i = 0; i < warm_up; ++i) add(Action::kForward, forwards[i]);
+  size_t num_forwards = 0;
+  const auto forward_up_to = [&](size_t end, const Turn& next_backward) {
+    // Of the last part, B comes directly after F: after a larger group, F would run ahead.
+    for (bool has_loss = false; num_forwards < std::min(end, forwards.size()) && !has_loss; ++num_forwards) {
+      const Turn& turn = forwards[num_forwards];
+      has_loss = place.is_last_part(turn.chunk);
+      if (has_loss && turn != next_backward) return;
+      add(Action::kForward, turn);
+    }
+  };
   for (size_t i = 0; i < backwards.size() + lag; ++i) {
-    if (warm_up + i < forwards.size()) add(Action::kForward, forwards[warm_up + i]);
+    if (i < backwards.size()) forward_up_to(warm_up + i + 1, backwards[i]);
     if (i < backwards.size()) add(apart ? Action::kBackwardInput : Action::kBackward, backwards[i]);
     if (apart && i >= lag) add(Action::kBackwardWeight, backwards[i - lag]);
   }
@@ -155,15 +168,24 @@ PipelineLists pipeline_lists(Schedule schedule, int64_t num_stages, int64_t num_
   return lists;
 }
 
-int64_t num_slots(std::span<const Instruction> instructions, int64_t chunk) {
-  int64_t alive = 0, most = 0;
-  for (const Instruction& instruction : instructions) {
-    if (instruction.chunk != chunk) continue;
-    const Action action = instruction.action;
-    if (action == Action::kForward) most = std::max(most, ++alive);
-    if (action == Action::kBackward || action == Action::kBackwardWeight) --alive;
+Slots plan_slots(std::span<const Instruction> instructions) {
+  std::map<std::pair<int64_t, int64_t>, size_t> end;  // of the passes, by micro-batch and chunk
+  for (size_t i = 0; i < instructions.size(); ++i) end[{instructions[i].micro_batch, instructions[i].chunk}] = i;
+  std::map<std::pair<int64_t, int64_t>, int64_t> slot_of;  // of those alive
+  std::set<int64_t> free;
+  Slots slots;
+  for (size_t i = 0; i < instructions.size(); ++i) {
+    slots.slot_I.push_back(-1);
+    if (instructions[i].micro_batch < 0) continue;
+    const std::pair pass{instructions[i].micro_batch, instructions[i].chunk};
+    if (!slot_of.contains(pass)) {
+      if (free.empty()) free.insert(slots.num_slots++);
+      slot_of[pass] = free.extract(free.begin()).value();
+    }
+    slots.slot_I.back() = slot_of[pass];
+    if (end[pass] == i) free.insert(slot_of.extract(pass).mapped());
   }
-  return most;
+  return slots;
 }
 
 void run(std::span<const Instruction> instructions, Executor& executor, size_t& position) {

@@ -15,7 +15,7 @@ namespace temper::parallel {
 
 enum class Action : uint8_t {
   kForward,         // F: the layers of a chunk
-  kLoss,            // log-probabilities and per-token gradient weights; directly after F of the last part
+  kLoss,            // log-probabilities and per-token gradient weights; between F and B of the last part, nothing else
   kBackward,        // B and W at once
   kBackwardInput,   // B: the gradient of the chunk's input; what W needs is kept
   kBackwardWeight,  // W: parameter gradients are accumulated
@@ -54,6 +54,9 @@ struct PipelinePlace {
 
   bool is_first_part(int64_t chunk) const { return stage == 0 && chunk == 0; }
   bool is_last_part(int64_t chunk) const { return stage == num_stages - 1 && chunk == num_chunks - 1; }
+  // Who has the part before and after each of this stage's: the stages form a ring.
+  int64_t stage_before() const { return (stage + num_stages - 1) % num_stages; }
+  int64_t stage_after() const { return (stage + 1) % num_stages; }
 };
 
 // F, B or W with what stands beside it at this place: the receive directly before F or B, the send directly after, and
@@ -76,11 +79,13 @@ struct PipelineLists {
 };
 PipelineLists pipeline_lists(Schedule schedule, int64_t num_stages, int64_t num_chunks, int64_t num_micro_batches);
 
-// Sets of saved activations that a chunk needs: the most micro-batches that are alive at once, from F (and the receive
-// of its input, directly before) to W.
-int64_t num_slots(std::span<const Instruction> instructions, int64_t chunk);
-// The chunk's set that a micro-batch uses: since they come and go in ascending order, they take turns.
-inline int64_t slot_of(int64_t micro_batch, int64_t num_slots) { return micro_batch % num_slots; }
+// Sets of saved activations, each large enough for any chunk. A micro-batch has one for each pass through a chunk, from
+// the first instruction of that pass to the last one; then it is free for any other.
+struct Slots {
+  int64_t num_slots = 0;        // as few as can be: the most passes that are alive at once
+  std::vector<int64_t> slot_I;  // of each instruction; -1 where it concerns the whole step
+};
+Slots plan_slots(std::span<const Instruction> instructions);
 
 // The one who carries instructions out.
 class Executor {

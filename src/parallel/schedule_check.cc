@@ -63,8 +63,7 @@ class ListCheck {
   }
 
  private:
-  // Micro-batches that have passed F, B and W, which is also the number of the next. Alive are [num_weight,
-  // num_forward), so that those of num_slots micro-batches have slots of their own.
+  // Micro-batches that have passed F, B and W, which is also the number of the next.
   struct Chunk {
     int64_t num_forward = 0, num_input = 0, num_weight = 0;
   };
@@ -72,6 +71,10 @@ class ListCheck {
   std::string take(const Instruction& work) {
     if (work.chunk < 0 || work.chunk >= place_.num_chunks) return fmt::format("there are {} chunks", place_.num_chunks);
     Chunk& chunk = chunks_[work.chunk];
+    const bool is_backward = work.action == Action::kBackward || work.action == Action::kBackwardInput;
+    if (loss_waits_ && !(is_backward && place_.is_last_part(work.chunk)))
+      return "the backward of the last part must come directly after its loss";
+    loss_waits_ = work.action == Action::kForward && place_.is_last_part(work.chunk);
     switch (work.action) {
       case Action::kForward:
         return pass("forward", work, chunk.num_forward, num_micro_batches_);
@@ -99,6 +102,7 @@ class ListCheck {
   const std::vector<Instruction>& list_;
   int64_t num_micro_batches_;
   std::vector<Chunk> chunks_;
+  bool loss_waits_ = false;  // for its backward
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/model_options.h"
 
 namespace temper::parallel {
 
@@ -23,10 +24,7 @@ LayerCosts forward_flops(const model::Config& config, int64_t document_tokens, b
 // Forward FLOPs of a document of so many tokens in the whole model, alike on all ranks: what data is dealt by.
 double document_flops(const model::Config& config, int64_t num_tokens);
 
-struct LayerRange {
-  int64_t begin, end;  // layers [begin, end)
-  bool operator==(const LayerRange&) const = default;
-};
+using model::LayerRange;
 
 // The layers of num_stages * num_chunks parts, by part. Every part has at least one layer; the costliest part, which
 // sets the pace, is as cheap as can be, and among such cuts the sum of the parts' squared costs is least; where that is

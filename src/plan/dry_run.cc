@@ -48,7 +48,7 @@ struct ImaginedRank {
     Role role;
     const model::ModelPart& part = session->model().options().part;
     role.stage = ranks.at.pp, role.num_ranks = ranks_of_stage(ranks.layout);
-    role.layers = {part.first_layer, part.end_layer};
+    role.chunks = part.chunks;
     role.num_slots = part.num_slots;
     for (int k = 0; k < kNumTensorKinds; ++k) role.bytes[k] = session->book().region_bytes(static_cast<TensorKind>(k));
     role.total_bytes = session->book().total_bytes();
@@ -112,8 +112,9 @@ Role heaviest_role(const DryRunRequest& request) {
     model::ModelOptions options = request.options;
     ranks.place(request.config, request.num_micro_batches, options);
     std::vector<int> kinds;
-    for (int64_t l = options.part.first_layer; l < options.part.end_layer; ++l)
-      kinds.push_back(2 * static_cast<int>(request.config.layer_types[l]) + (request.config.is_hash_moe[l] ? 1 : 0));
+    for (const parallel::LayerRange& layers : options.part.chunks)
+      for (int64_t l = layers.begin; l < layers.end; ++l)
+        kinds.push_back(2 * static_cast<int>(request.config.layer_types[l]) + (request.config.is_hash_moe[l] ? 1 : 0));
     std::sort(kinds.begin(), kinds.end());
     const bool is_end = stage == 0 || stage == request.layout.pp - 1;
     if (!seen.insert(kinds).second && !is_end && request.layout.chunks == 1) continue;

@@ -138,7 +138,7 @@ const std::vector<double>& Decoder::step(Ctx& ctx, const std::vector<SlotToken>&
   for (const auto& token : tokens)
     CHECK(token.position < shape_.max_length && token.slot < shape_.max_sequences, token.position, token.slot);
   upload_step(ctx, tokens);
-  const auto streams = [&](int64_t l) { return m.stream_buffers[m.keep.stream_buffer[l]].first(T); };
+  const auto streams = [&](int64_t l) { return m.chunk().stream_buffers[m.chunk().keep.stream_buffer[l]].first(T); };
   ctx.ops.embedding_forward(ctx.stream, streams(0), m.embedding.w.value, token_T_.first(T));
   for (int64_t l = 0; l < L; ++l) {
     const auto& block = *m.blocks[l];

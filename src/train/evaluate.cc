@@ -1,19 +1,25 @@
 #include "train/evaluate.h"
 
+#include "parallel/schedule.h"
+
 namespace temper::train {
 
 namespace {
 
-// Through all stages of the pipeline, if there is one; only the last has the results.
+// Through all parts of the pipeline, if there is one; only the last has the results.
 model::TokenResults forward(layers::Ctx& ctx, model::Model& model, const layers::MicroBatch& batch) {
   comm::Comm* pp = ctx.groups.pp;
-  model.select_slot(0);
-  model.begin(ctx, batch);
-  const bool passes = model.input_streams().dim(0) > 0;
-  if (!model.is_first_stage() && passes) pp->recv(ctx.stream, model.input_streams(), pp->rank() - 1, {"activations"});
-  model.forward_layers(ctx);
-  if (model.is_last_stage()) return model.logprobs(ctx);
-  if (passes) pp->send(ctx.stream, model.output_streams(), pp->rank() + 1, {"activations"});
+  const parallel::PipelinePlace place{comm::group_rank(pp), comm::group_size(pp)};
+  for (int64_t chunk = 0; chunk < model.num_chunks(); ++chunk) {
+    model.select(0, chunk);
+    model.begin(ctx, batch);
+    const bool passes = model.input_streams().dim(0) > 0;
+    if (!model.is_first_part() && passes)
+      pp->recv(ctx.stream, model.input_streams(), place.stage_before(), {"activations"});
+    model.forward_layers(ctx);
+    if (model.is_last_part()) return model.logprobs(ctx);
+    if (passes) pp->send(ctx.stream, model.output_streams(), place.stage_after(), {"activations"});
+  }
   return {};
 }
 

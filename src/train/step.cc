@@ -13,6 +13,16 @@ namespace temper::train {
 
 using parallel::Action;
 
+namespace {
+
+// What the model was made for.
+parallel::Schedule schedule_of(const model::Model& model) {
+  if (model.num_chunks() > 1) return parallel::Schedule::kInterleaved;
+  return model.options().part.weights_later ? parallel::Schedule::kZeroBubble : parallel::Schedule::kOneFOneB;
+}
+
+}  // namespace
+
 double count_denominator(const objective::Objective& objective, std::span<const layers::MicroBatch> batches) {
   double z = 0;
   for (const layers::MicroBatch& batch : batches) z += objective.count(batch);
@@ -32,11 +42,9 @@ const StepResult& Step::compute(std::span<const layers::MicroBatch> batches, dou
   for (const layers::MicroBatch& batch : batches) num_step_tokens_ += static_cast<int64_t>(batch.tokens.size());
   deal();
   const comm::Comm* pp = parts_.ctx.groups.pp;
-  const auto schedule =
-      parts_.model.options().part.weights_later ? parallel::Schedule::kZeroBubble : parallel::Schedule::kOneFOneB;
-  instructions_ = parallel::pipeline_step(schedule, {comm::group_rank(pp), comm::group_size(pp), 1},
-                                          static_cast<int64_t>(mine_.size()));
-  num_slots_ = parallel::num_slots(instructions_, 0);
+  place_ = {comm::group_rank(pp), comm::group_size(pp), parts_.model.num_chunks()};
+  instructions_ = parallel::pipeline_step(schedule_of(parts_.model), place_, static_cast<int64_t>(mine_.size()));
+  slots_ = parallel::plan_slots(instructions_);
   position_ = instructions_.size();
   z_ = count_denominator(parts_.objective, batches);
   if (!std::isfinite(z_)) {
@@ -160,7 +168,7 @@ void Step::execute(const parallel::Instruction& instruction) {
   // Other ranks do not know yet, and would wait.
   if (!loss_is_finite_ && !parts_.ctx.groups.world) return;
   if (comm::Comm* world = parts_.ctx.groups.world) world->set_place(number_, parallel::describe(instruction));
-  if (instruction.micro_batch >= 0) parts_.model.select_slot(parallel::slot_of(instruction.micro_batch, num_slots_));
+  if (instruction.micro_batch >= 0) parts_.model.select(slots_.slot_I[position_], instruction.chunk);
   const double start = now_seconds();
   switch (instruction.action) {
     case Action::kForward:
@@ -220,19 +228,19 @@ void Step::execute(const parallel::Instruction& instruction) {
 // What neighbours in the pipeline give each other. Nobody sends the nothing of a rank without rows.
 void Step::pass(const parallel::Instruction& instruction) {
   model::Model& model = parts_.model;
-  comm::Comm& pp = *parts_.ctx.groups.pp;
+  comm::Comm &pp = *parts_.ctx.groups.pp, &back = *parts_.ctx.groups.pp_back;
   backend::Stream* stream = parts_.ctx.stream;
   if (instruction.action == Action::kRecvForward) model.begin(parts_.ctx, batch_of(instruction));
   if (model.input_streams().dim(0) == 0) return;
   switch (instruction.action) {
     case Action::kRecvForward:
-      return pp.recv(stream, model.input_streams(), pp.rank() - 1, {"activations"});
+      return pp.recv(stream, model.input_streams(), place_.stage_before(), {"activations"});
     case Action::kSendForward:
-      return pp.send(stream, model.output_streams(), pp.rank() + 1, {"activations"});
+      return pp.send(stream, model.output_streams(), place_.stage_after(), {"activations"});
     case Action::kRecvBackward:
-      return pp.recv(stream, model.streams_gradient(), pp.rank() + 1, {"gradients of activations"});
+      return back.recv(stream, model.streams_gradient(), place_.stage_after(), {"gradients of activations"});
     default:
-      return pp.send(stream, model.streams_gradient(), pp.rank() - 1, {"gradients of activations"});
+      return back.send(stream, model.streams_gradient(), place_.stage_before(), {"gradients of activations"});
   }
 }
 
@@ -242,7 +250,7 @@ model::LossGradients Step::loss_gradients() const {
 }
 
 void Step::forward(const parallel::Instruction& instruction) {
-  if (parts_.model.is_first_stage()) parts_.model.begin(parts_.ctx, batch_of(instruction));
+  if (parts_.model.is_first_part()) parts_.model.begin(parts_.ctx, batch_of(instruction));
   parts_.model.forward_layers(parts_.ctx);
 }
 

@@ -103,7 +103,8 @@ class Step : private parallel::Executor {
   std::span<const layers::MicroBatch> batches_;
   std::vector<parallel::Instruction> instructions_;
   size_t position_ = 0;
-  int64_t num_slots_ = 1;
+  parallel::PipelinePlace place_;
+  parallel::Slots slots_;
   std::vector<size_t> mine_;  // this rank's micro-batches; kEmpty: one without tokens
   double z_ = 0;
   int64_t num_step_tokens_ = 0;

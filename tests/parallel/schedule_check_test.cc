@@ -43,8 +43,8 @@ PipelineLists all_forward_then_backward(int64_t num_stages, int64_t num_micro_ba
   return lists;
 }
 
-TEST(ScheduleCheckTest, SendsThatWaitStopOneFOneBButNotForwardsFirst) {
-  const Findings ordered = check_schedule(all_forward_then_backward(3, 4));
+TEST(ScheduleCheckTest, SendsThatWaitStopOneFOneBButNotOneMicroBatch) {
+  const Findings ordered = check_schedule(all_forward_then_backward(3, 1));
   EXPECT_EQ(ordered.fault, "");
   EXPECT_EQ(ordered.rendezvous_fault, "");
   const Findings alternating = check_schedule(pipeline_lists(Schedule::kOneFOneB, 2, 1, 2));
@@ -55,16 +55,20 @@ TEST(ScheduleCheckTest, SendsThatWaitStopOneFOneBButNotForwardsFirst) {
 }
 
 TEST(ScheduleCheckTest, StagesThatWaitForEachOtherAreNamed) {
-  // Stage 0 wants the gradient of micro-batch 0 before it sends 1; stage 1 wants both forwards first.
+  // Stage 0 wants the gradient of micro-batch 0 before it sends 1; with two more stages, stage 1 wants both forwards
+  // first.
   PipelineLists lists = pipeline_lists(Schedule::kOneFOneB, 2, 1, 2);
   lists.stage_lists[0] = {{Action::kForward, 0},      {Action::kSendForward, 0}, {Action::kRecvBackward, 0},
                           {Action::kBackward, 0},     {Action::kForward, 1},     {Action::kSendForward, 1},
                           {Action::kRecvBackward, 1}, {Action::kBackward, 1},    {Action::kReduce}};
   EXPECT_EQ(check_schedule(lists).fault, "");
-  lists.stage_lists[1] = all_forward_then_backward(2, 2).stage_lists[1];
+  const auto first = lists.stage_lists[0];
+  lists = pipeline_lists(Schedule::kOneFOneB, 3, 1, 2);
+  lists.stage_lists[0] = first;
   EXPECT_EQ(check_schedule(lists).fault,
             "stage 0, instruction 2 (receiving the output's gradient of micro-batch 0) waits for stage 1; stage 1, "
-            "instruction 3 (receiving the input of micro-batch 1) waits for stage 0");
+            "instruction 3 (receiving the input of micro-batch 1) waits for stage 0; stage 2, instruction 5 (receiving "
+            "the input of micro-batch 1) waits for stage 1");
 }
 
 // The fault after one change to the list of stage 1 of three.
@@ -116,6 +120,12 @@ TEST(ScheduleCheckTest, EveryMicroBatchPassesOnceInAscendingOrder) {
               HasSubstr("there are 2 chunks"));
 }
 
+TEST(ScheduleCheckTest, NothingStandsBetweenTheLastPartsForwardAndBackward) {
+  // Stage 1 of two: F0 L0 and F1 L1, then B0 and B1.
+  EXPECT_THAT(check_schedule(all_forward_then_backward(2, 2)).fault,
+              HasSubstr("the backward of the last part must come directly after its loss"));
+}
+
 TEST(ScheduleCheckTest, TheReductionComesLastAndOnce) {
   const std::string why = "stage 1: the last instruction must be the gradient reduction";
   EXPECT_EQ(fault_after(Schedule::kOneFOneB, [](auto& list) { list.back() = {Action::kUpdate}; }), why);
@@ -137,7 +147,7 @@ TEST(ScheduleCheckTest, MessagesOfAChannelComeInTheOrderInWhichTheyWereSent) {
   lists.stage_lists[0] = with_chunks(
       0, {{Action::kForward, 0, 0}, {Action::kForward, 0, 1}, {Action::kBackward, 0, 1}, {Action::kBackward, 0, 0}});
   lists.stage_lists[1] = with_chunks(
-      1, {{Action::kForward, 0, 1}, {Action::kForward, 0, 0}, {Action::kBackward, 0, 1}, {Action::kBackward, 0, 0}});
+      1, {{Action::kForward, 0, 1}, {Action::kBackward, 0, 1}, {Action::kForward, 0, 0}, {Action::kBackward, 0, 0}});
   EXPECT_EQ(check_schedule(lists).fault,
             "stage 1, instruction 0 (receiving the input of micro-batch 0, chunk 1): the message that comes next is of "
             "micro-batch 0, part 1");

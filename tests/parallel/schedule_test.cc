@@ -48,7 +48,8 @@ TEST(StepScheduleTest, InterleavedTakesGroupsThroughAllChunks) {
   EXPECT_EQ(work_of(pipeline_step(Schedule::kInterleaved, {1, 2, 2}, 4)),
             "F0 F1 F0' L0' B0' F1' L1' B1' F2 B0 F3 B1 F2' L2' B2' F3' L3' B3' B2 B3 R");
   // 5 micro-batches of 2 stages: a group of 3, one of 2.
-  EXPECT_EQ(work_of(pipeline_step(Schedule::kInterleaved, {1, 2, 2}, 5)).substr(0, 24), "F0 F1 F2 F0' L0' B0' F1'");
+  EXPECT_EQ(work_of(pipeline_step(Schedule::kInterleaved, {1, 2, 2}, 5)),
+            "F0 F1 F2 F0' L0' B0' F1' L1' B1' F2' L2' B2' F3 B0 F4 B1 B2 F3' L3' B3' F4' L4' B4' B3 B4 R");
 }
 
 TEST(StepScheduleTest, ZeroBubblePutsWeightsBehindByTheStagesNumber) {
@@ -85,44 +86,49 @@ TEST(StepScheduleTest, InstructionsAreSaidInWords) {
   EXPECT_EQ(describe({Action::kUpdate}), "update");
 }
 
-// Between F and W of a micro-batch nobody else has its slot.
-void expect_no_slot_is_given_twice(const std::vector<Instruction>& list, int64_t num_chunks) {
-  for (int64_t c = 0; c < num_chunks; ++c) {
-    const int64_t slots = num_slots(list, c);
-    std::map<int64_t, int64_t> owner;  // slot: micro-batch
-    size_t most = 0;
-    for (const Instruction& i : list) {
-      const bool ends = i.action == Action::kBackward || i.action == Action::kBackwardWeight;
-      if (i.chunk != c || (i.action != Action::kForward && !ends)) continue;
-      const int64_t slot = slot_of(i.micro_batch, slots);
-      if (i.action == Action::kForward) {
-        EXPECT_TRUE(owner.emplace(slot, i.micro_batch).second) << describe(i);
-      } else {
-        EXPECT_EQ(owner[slot], i.micro_batch) << describe(i);
-        owner.erase(slot);
-      }
-      most = std::max(most, owner.size());
+// From the first to the last instruction of a pass nobody else has its slot.
+void expect_no_slot_is_given_twice(const std::vector<Instruction>& list) {
+  const Slots slots = plan_slots(list);
+  ASSERT_EQ(slots.slot_I.size(), list.size());
+  std::map<int64_t, std::pair<int64_t, int64_t>> owner;  // slot: micro-batch and chunk
+  size_t most = 0;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const std::pair pass{list[i].micro_batch, list[i].chunk};
+    if (pass.first < 0) {
+      EXPECT_EQ(slots.slot_I[i], -1);
+      continue;
     }
-    EXPECT_EQ(static_cast<int64_t>(most), slots);
+    EXPECT_EQ(owner.emplace(slots.slot_I[i], pass).first->second, pass) << describe(list[i]);
+    most = std::max(most, owner.size());
+    const bool is_last = std::none_of(list.begin() + i + 1, list.end(), [&](const Instruction& later) {
+      return later.micro_batch == pass.first && later.chunk == pass.second;
+    });
+    if (is_last) owner.erase(slots.slot_I[i]);
   }
+  EXPECT_EQ(static_cast<int64_t>(most), slots.num_slots);
 }
 
-TEST(SlotTest, MicroBatchesAliveHaveSlotsOfTheirOwn) {
+TEST(SlotTest, PassesAliveHaveSlotsOfTheirOwn) {
   for (int64_t m : {1, 3, 4, 9}) {
     for (int64_t s = 0; s < 4; ++s) {
-      expect_no_slot_is_given_twice(pipeline_step(Schedule::kOneFOneB, {s, 4}, m), 1);
-      expect_no_slot_is_given_twice(pipeline_step(Schedule::kZeroBubble, {s, 4}, m), 1);
-      expect_no_slot_is_given_twice(pipeline_step(Schedule::kInterleaved, {s, 4, 3}, m), 3);
+      expect_no_slot_is_given_twice(pipeline_step(Schedule::kOneFOneB, {s, 4}, m));
+      expect_no_slot_is_given_twice(pipeline_step(Schedule::kZeroBubble, {s, 4}, m));
+      expect_no_slot_is_given_twice(pipeline_step(Schedule::kInterleaved, {s, 4, 3}, m));
     }
   }
 }
 
 TEST(SlotTest, NumbersAreThoseOfTheSchedules) {
-  EXPECT_EQ(num_slots(one_rank_step(5), 0), 1);
+  const auto num_slots = [](Schedule schedule, const PipelinePlace& place, int64_t m) {
+    return plan_slots(pipeline_step(schedule, place, m)).num_slots;
+  };
+  EXPECT_EQ(num_slots(Schedule::kOneFOneB, {}, 5), 1);
   for (int64_t s = 0; s < 8; ++s) {
-    EXPECT_EQ(num_slots(pipeline_step(Schedule::kOneFOneB, {s, 8}, 20), 0), 8 - s);
-    EXPECT_EQ(num_slots(pipeline_step(Schedule::kZeroBubble, {s, 8}, 20), 0), 8);
-    EXPECT_EQ(num_slots(pipeline_step(Schedule::kZeroBubble, {s, 8}, 3), 0), 3);
+    EXPECT_EQ(num_slots(Schedule::kOneFOneB, {s, 8}, 20), 8 - s);
+    EXPECT_EQ(num_slots(Schedule::kZeroBubble, {s, 8}, 20), 8);
+    EXPECT_EQ(num_slots(Schedule::kZeroBubble, {s, 8}, 3), 3);
+    for (const int64_t v : {2, 4})
+      EXPECT_EQ(num_slots(Schedule::kInterleaved, {s, 8, v}, 32), (v - 1) * 8 + 2 * (7 - s) + 1);
   }
 }
 

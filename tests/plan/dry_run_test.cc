@@ -36,8 +36,8 @@ TEST(DryRunTest, RanksOfAThousandOwnEveryParameterOnce) {
   int64_t next_layer = 0;
   for (const Role& role : run.roles) {
     EXPECT_EQ(role.num_ranks, 64);
-    EXPECT_EQ(role.layers.begin, next_layer);
-    next_layer = role.layers.end;
+    EXPECT_EQ(role.chunks.front().begin, next_layer);
+    next_layer = role.chunks.front().end;
     EXPECT_EQ(role.num_slots, std::min<int64_t>(16 - role.stage, 2));
     owned += static_cast<double>(bytes(role, TensorKind::kMoment)) / 8 * static_cast<double>(role.num_ranks);
   }
@@ -63,9 +63,11 @@ TEST(DryRunTest, StagesComputeTheModelsFlopsAndWhatTheyRebuild) {
 TEST(DryRunTest, MemoryOfEveryRankIsThePlan) {
   for (const parallel::Layout& layout :
        {parallel::Layout{.dp = 2, .ep = 2, .pp = 2, .zero = 1}, parallel::Layout{.dp = 4, .zero = 3},
-        parallel::Layout{.dp = 1, .pp = 3}, parallel::Layout{.dp = 2, .pp = 2, .tp = 2, .zero = 2}}) {
+        parallel::Layout{.dp = 1, .pp = 3}, parallel::Layout{.dp = 2, .pp = 2, .tp = 2, .zero = 2},
+        parallel::Layout{.dp = 1, .pp = 2, .schedule = parallel::Schedule::kZeroBubble},
+        parallel::Layout{.dp = 2, .pp = 2, .schedule = parallel::Schedule::kInterleaved, .chunks = 2}}) {
     DryRunRequest request;
-    request.config = train::testing::layout_config();
+    request.config = train::testing::layout_config(4);
     request.options.max_tokens = 64;
     request.options.num_threads = 1;
     request.layout = layout;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/error.h"
 #include "comm/world.h"
 #include "train/incident.h"
 #include "train/layouts.h"
@@ -146,6 +147,33 @@ INSTANTIATE_TEST_SUITE_P(ZeroBubble, ScheduleTest,
                                            LayoutCase{{.dp = 2, .ep = 2, .pp = 3, .zero = 2, .schedule = kZb}, 8},
                                            LayoutCase{{.dp = 4, .ep = 2, .pp = 2, .zero = 3, .schedule = kZb}, 12}),
                          [](const auto& info) { return name_of(info.param); });
+
+constexpr Schedule kIl = Schedule::kInterleaved;
+
+// Two stages exchange both kinds of messages both ways; odd numbers of micro-batches make groups of unequal size.
+INSTANTIATE_TEST_SUITE_P(
+    Interleaved, ScheduleTest,
+    ::testing::Values(LayoutCase{{.dp = 1, .pp = 2, .zero = 0, .schedule = kIl, .chunks = 2}, 5},
+                      LayoutCase{{.dp = 1, .pp = 2, .zero = 1, .schedule = kIl, .chunks = 3}, 4},
+                      LayoutCase{{.dp = 1, .pp = 3, .zero = 1, .schedule = kIl, .chunks = 2}, 7},
+                      LayoutCase{{.dp = 2, .pp = 2, .zero = 3, .schedule = kIl, .chunks = 2}, 6},
+                      LayoutCase{{.dp = 2, .ep = 2, .pp = 2, .zero = 2, .schedule = kIl, .chunks = 2}, 5}),
+    [](const auto& info) { return name_of(info.param); });
+
+TEST_P(ScheduleTest, GivesTheBitsOfOneFOneBWhereActivationsAreRebuiltOrIsRefused) {
+  for (const auto recompute : {model::Recompute::kBlock, model::Recompute::kFull}) {
+    TrainedCase c = tiny_case(GetParam().micro_batches, 1);
+    c.config = testing::layout_config(8);
+    c.options.recompute = recompute;
+    if (GetParam().layout.schedule == kZb) {
+      EXPECT_THROW(train_on(GetParam().layout, c), Error);
+      continue;
+    }
+    Layout plain = GetParam().layout;
+    plain.schedule = Schedule::kOneFOneB, plain.chunks = 1;
+    EXPECT_EQ(difference(train_on(GetParam().layout, c), train_on(plain, c)).first_bit, "");
+  }
+}
 
 class TwentyStepsTest : public ::testing::TestWithParam<Layout> {};
 

@@ -46,6 +46,16 @@ parallel::Layout random_layout(Draw& draw, int64_t world_size) {
   return layout;
 }
 
+// Of a pipeline. Where stages have several chunks, the model gets as many layers.
+void draw_schedule(Draw& draw, RandomCase& c) {
+  if (c.layout.pp == 1) return;
+  c.layout.schedule = parallel::kSchedules[draw.below(std::ssize(parallel::kSchedules))];
+  if (c.layout.schedule == parallel::Schedule::kZeroBubble) c.trained.options.recompute = model::Recompute::kNone;
+  if (c.layout.schedule != parallel::Schedule::kInterleaved) return;
+  c.layout.chunks = 2;
+  c.trained.config = layout_config(std::max<int64_t>(3, 2 * c.layout.pp));
+}
+
 layers::MicroBatch random_batch(Draw& draw, int64_t vocab_size) {
   std::vector<int64_t> lengths;
   for (int64_t left = draw.between(1, 4); left > 0; --left) lengths.push_back(draw.between(1, 45));
@@ -91,6 +101,7 @@ RandomCase random_case(uint64_t number, int64_t world_size) {
                          .bias_update_speed = draw.chance(50) ? 1e-3 : 0.0};
   c.trained.has_expert_rounds = draw.chance(50);
   c.trained.exact = draw.chance(50);
+  draw_schedule(draw, c);
   c.description = fmt::format("case {} of {} ranks: {}; {} micro-batches, recompute {}{}{}{}{}", number, world_size,
                               c.layout.to_string(), num_batches, static_cast<int>(options.recompute),
                               options.mtp ? ", prediction block" : "",

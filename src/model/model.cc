@@ -30,11 +30,6 @@ layers::Dtypes dtypes_of(const ModelOptions& options) {
 
 void check_part(const ModelOptions& options, const Config& c) {
   const ModelPart& part = options.part;
-  if (part.weights_later && options.recompute != Recompute::kNone)
-    fail(
-        ErrorCode::kInvalidArgument,
-        "schedule \"zero-bubble\" keeps the activations that recompute = \"block\" or \"full\" drops; take recompute = "
-        "\"none\" or another schedule");
   if (part.ep_size < 1 || c.n_routed_experts % part.ep_size != 0 || part.ep_rank < 0 || part.ep_rank >= part.ep_size)
     fail(ErrorCode::kInvalidArgument,
          "rank {} of {} for the experts was asked for; the {} experts of a layer must be "

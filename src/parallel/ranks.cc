@@ -79,10 +79,15 @@ void Ranks::place(const model::Config& config, int64_t num_micro_batches, model:
       split_layers(forward_flops(config, tokens, options.mtp), layout.pp, layout.chunks);
   part.chunks.clear();
   for (int64_t chunk = 0; chunk < layout.chunks; ++chunk) part.chunks.push_back(parts[chunk * layout.pp + at.pp]);
+  if (layout.pp > 1 && layout.schedule == Schedule::kZeroBubble && options.recompute != model::Recompute::kNone)
+    fail(
+        ErrorCode::kInvalidArgument,
+        "schedule \"zero-bubble\" keeps the activations that recompute = \"block\" or \"full\" drops; take recompute = "
+        "\"none\" or another schedule");
   if (layout.pp > 1) {
     const int64_t of_rank = (num_micro_batches + layout.dp - 1) / layout.dp;
     part.num_slots = plan_slots(pipeline_step(layout.schedule, {at.pp, layout.pp, layout.chunks}, of_rank)).num_slots;
-    part.weights_later = layout.schedule == Schedule::kZeroBubble;
+    part.weights_later = puts_weights_off(layout.schedule, at.pp);
   }
   part.cp_rank = at.cp, part.cp_size = layout.cp;
   part.tp_rank = at.tp, part.tp_size = layout.tp;

@@ -30,6 +30,7 @@ struct Ranks {
   // What the layout says of a rank's part of a model that is trained in steps of so many micro-batches, of all ranks.
   // expert_rows 0 becomes a quarter more than even loads bring: the memory is then about that of one rank, and uneven
   // loads seldom need a further round.
+  // Throws kInvalidArgument where a zero-bubble pipeline should rebuild activations.
   void place(const model::Config& config, int64_t num_micro_batches, model::ModelOptions& options) const;
   // Those groups of it that have several ranks, by name.
   std::vector<std::pair<std::string, const comm::Comm*>> axes() const;

@@ -130,8 +130,9 @@ std::vector<Instruction> pipeline_step(Schedule schedule, const PipelinePlace& p
   const std::vector<int64_t> groups = group_sizes(place, num_micro_batches);
   const std::vector<Turn> forwards = turns(place, groups, false), backwards = turns(place, groups, true);
   const size_t warm_up = num_warm_up(schedule, place, groups[0], forwards.size());
-  // W comes so many turns after its B that every stage has as many micro-batches alive as the first.
-  const bool apart = schedule == Schedule::kZeroBubble && place.num_stages > 1;
+  // W comes so many turns after its B that every stage has as many micro-batches alive as the first, for whose B nobody
+  // waits: its W can follow at once.
+  const bool apart = puts_weights_off(schedule, place.stage);
   const size_t lag = apart ? static_cast<size_t>(place.stage) : 0;
 
   std::vector<Instruction> list;

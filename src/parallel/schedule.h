@@ -41,13 +41,18 @@ std::string describe(const Instruction& instruction);  // "backward of micro-bat
 enum class Schedule : uint8_t {
   kOneFOneB,     // a forward, a backward, a forward, ...: bubble (stages - 1) (F + B + W)
   kInterleaved,  // 1F1B over num_chunks chunks of a stage: bubble (stages - 1) (F + B + W) / num_chunks
-  kZeroBubble,   // ZB-H1: W apart from B and later, in what would be bubble: (stages - 1) (F + B - W)
+  kZeroBubble,   // ZB-H1: W later than B, in what would be bubble: (stages - 1) (F + B - W)
 };
 inline constexpr std::array kSchedules = {Schedule::kOneFOneB, Schedule::kInterleaved, Schedule::kZeroBubble};
 std::string to_string(Schedule schedule);  // as in a run file: "1f1b", "interleaved", "zero-bubble"
 Schedule schedule_of(std::string_view name);
 // Throws kInvalidArgument where they do not fit each other.
 void check_pipeline(Schedule schedule, int64_t num_stages, int64_t num_chunks);
+
+// Whether W of a stage comes later than B, so that what it needs must be kept.
+inline bool puts_weights_off(Schedule schedule, int64_t stage) {
+  return schedule == Schedule::kZeroBubble && stage > 0;
+}
 
 struct PipelinePlace {
   int64_t stage = 0, num_stages = 1, num_chunks = 1;

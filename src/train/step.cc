@@ -15,7 +15,7 @@ using parallel::Action;
 
 namespace {
 
-// What the model was made for.
+// What the model was made for. The first stage does the same in a zero-bubble pipeline as in one of 1F1B.
 parallel::Schedule schedule_of(const model::Model& model) {
   if (model.num_chunks() > 1) return parallel::Schedule::kInterleaved;
   return model.options().part.weights_later ? parallel::Schedule::kZeroBubble : parallel::Schedule::kOneFOneB;

@@ -53,7 +53,9 @@ TEST(StepScheduleTest, InterleavedTakesGroupsThroughAllChunks) {
 }
 
 TEST(StepScheduleTest, ZeroBubblePutsWeightsBehindByTheStagesNumber) {
-  EXPECT_EQ(work_of(pipeline_step(Schedule::kZeroBubble, {0, 3}, 4)), "F0 F1 F2 B0 W0 F3 B1 W1 B2 W2 B3 W3 R");
+  for (int64_t m : {1, 4, 9})
+    EXPECT_EQ(pipeline_step(Schedule::kZeroBubble, {0, 3}, m), pipeline_step(Schedule::kOneFOneB, {0, 3}, m));
+  EXPECT_EQ(work_of(pipeline_step(Schedule::kZeroBubble, {0, 3}, 4)), "F0 F1 F2 B0 F3 B1 B2 B3 R");
   EXPECT_EQ(work_of(pipeline_step(Schedule::kZeroBubble, {1, 3}, 4)), "F0 F1 B0 F2 B1 W0 F3 B2 W1 B3 W2 W3 R");
   EXPECT_EQ(work_of(pipeline_step(Schedule::kZeroBubble, {2, 3}, 4)),
             "F0 L0 B0 F1 L1 B1 F2 L2 B2 W0 F3 L3 B3 W1 W2 W3 R");

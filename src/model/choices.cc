@@ -82,7 +82,6 @@ layers::ChoiceRule place(Ctx& ctx, const std::vector<int32_t>& values, bool is_c
 }  // namespace
 
 Block::Choosing Model::Impl::choosing(Ctx& ctx, const Config& config, const Choices::Layer& given, int64_t layer) {
-  const bool is_mtp = layer == config.num_hidden_layers;
   const int64_t num_rows = group_rows(layer), K = config.num_experts_per_tok;
   const Block::Choices chosen = block(layer).choices(num_rows);
   Block::Choosing out;

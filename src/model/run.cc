@@ -280,8 +280,7 @@ void Model::backward(Ctx& ctx, const LossGradients& gradients, bool weights_late
                             m.rotary(config_, l));
     m.end_backward(ctx, l, weights_later);
   }
-  if (is_first_part())
-    m.embedding.backward(ctx, dx_TMD, own_rows<int32_t>(m.tokens, m.layout.cut()), m.layout.token_T);
+  if (is_first_part()) m.embedding.backward(ctx, dx_TMD, own_rows<int32_t>(m.tokens, m.layout.cut()), m.layout.token_T);
   if (is_first_part() || is_last_part()) m.end_backward(ctx, WeightKeeper::kEnds, false);
 }
 

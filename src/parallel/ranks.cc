@@ -1,5 +1,6 @@
 #include "parallel/ranks.h"
 
+#include "base/error.h"
 #include "comm/world.h"
 #include "layers/dispatch_rounds.h"
 #include "parallel/schedule.h"

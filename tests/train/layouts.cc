@@ -18,11 +18,9 @@ constexpr double kLearningRate = 1e-3;
 
 // The last K experts, which one rank has, are chosen for every token of the layers that route by score.
 void choose_the_last_experts(layers::Ctx& ctx, const model::Model& model) {
-  const model::Config& config = model.config();
-  std::vector<float> bias_E(config.n_routed_experts, 0);
-  std::fill(bias_E.end() - config.num_experts_per_tok, bias_E.end(), 100.0f);
+  const int64_t E = model.config().n_routed_experts, K = model.config().num_experts_per_tok;
   for (const layers::Parameter* p : model.parameters())
-    if (p->name.ends_with(".e_score_correction_bias")) ctx.device.copy_to_device(ctx.stream, p->value, bias_E.data());
+    if (p->name.ends_with(".e_score_correction_bias")) ctx.ops.fill(ctx.stream, p->value.rows(E - K, E), 100);
 }
 
 }  // namespace

@@ -1,7 +1,10 @@
 #include "checkpoint/whole_weights.h"
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -24,6 +27,15 @@ View view_of(Request& request) { return {request.data(), DType::kI64, {static_ca
 
 constexpr comm::Call kRequest{"request for weights"}, kAnswer{"weights"};
 
+// Which of the whole model's parts a name belongs to, in their order: the embedding, the layers, what comes after them.
+// A stage of an interleaved pipeline has layers between those of others.
+int64_t place_of(std::string_view name) {
+  constexpr std::string_view kLayers = "model.layers.";
+  if (name == "model.embed_tokens.weight") return -1;
+  if (!name.starts_with(kLayers)) return std::numeric_limits<int64_t>::max();
+  return std::stoll(std::string(name.substr(kLayers.size())));
+}
+
 }  // namespace
 
 DType WholeWeights::record_dtype(const Parameter& p) { return parallel::record_of(p).dtype; }
@@ -36,6 +48,8 @@ WholeWeights::WholeWeights(layers::Ctx& ctx, std::span<Parameter* const> paramet
   }
   const std::vector<std::string> descriptions = parallel::gather_texts(ranks_, describe_mine());
   for (size_t rank = 0; rank < descriptions.size(); ++rank) note(static_cast<int64_t>(rank), descriptions[rank]);
+  std::stable_sort(parameters_.begin(), parameters_.end(),
+                   [](const Parameter* a, const Parameter* b) { return place_of(a->name) < place_of(b->name); });
   told_at_ = now_seconds();
 }
 

@@ -162,6 +162,22 @@ TEST_F(LayoutResumeTest, AnyLayoutReadsAndWritesModelsAsOneRankDoes) {
   }
 }
 
+// The first stage has layers behind those of the second one.
+TEST_F(LayoutResumeTest, AnInterleavedPipelineReadsAndWritesModelsAsOneRankDoes) {
+  auto model = nlohmann::json::parse(read_file(at("experts.json")));
+  model["num_hidden_layers"] = 4;
+  model["layer_types"].push_back("compressed_sparse_attention");
+  model["mlp_layer_types"].push_back("moe");
+  write("four_layers.json", model.dump());
+  const std::vector<std::string> more = {set("model.config", "four_layers.json")};
+  const std::vector<std::string> interleaved = {more[0], "layout.schedule=interleaved", "layout.chunks=2"};
+  const TrainSummary one = run("one", {1, 0}, more), many = run("many", {4, 3, 1, 2}, interleaved);
+  EXPECT_EQ(many.chain, one.chain);
+  EXPECT_TRUE(model_of("many") == model_of("one"));
+  cut_back("many", 4);
+  EXPECT_EQ(run("many", {2, 1}, more).chain, one.chain);
+}
+
 // States and models of slices: what one layout has saved, another reads and exports as the first one does.
 TEST_F(LayoutResumeTest, SlicesAreSavedAndReadAsWholeTensors) {
   const std::vector<std::string> more = {"run.exact=false"};

@@ -156,7 +156,7 @@ std::vector<Key> run_keys(RunConfig& c) {
       {"layout.zero", IntegerField{&c.layout.zero, 0},
        "what ranks with equal weights keep once: 0 nothing, 1 masters and moments, 2 also gradients, 3 also weights",
        Effect::kNone},
-      {"layout.ep", IntegerField{&c.layout.ep, 1}, "ranks over which experts are spread; divides dp", Effect::kNone},
+      {"layout.ep", IntegerField{&c.layout.ep, 1}, "ranks over which experts are spread; divides dp * cp * tp", Effect::kNone},
       {"layout.expert_rows", IntegerField{&c.layout.expert_rows, 0},
        "rows (token, expert) that a rank's experts take at once, more of them in further rounds; 0: a quarter more "
        "than with even loads",

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,7 +25,14 @@ struct Peak {
   std::string name;             // what it is and how it is known: "0.98 TFLOP/s (bf16, measured)"
 };
 
-struct Stream;  // an ordered queue of work on a device; its contents belong to the backend
+// An ordered queue of work on a device; what else it has belongs to the backend, which derives its own from this.
+struct Stream {
+  // Of a stream that has a thread of this host for its work: appends to it. Null: work of the host on this stream is
+  // done by whoever calls.
+  void (*enqueue)(Stream* stream, std::function<void()> work) = nullptr;
+};
+
+struct Event;  // a place in a stream that the work before it comes to; its contents belong to the backend
 
 struct DeviceTable {
   DeviceInfo (*info)() = nullptr;
@@ -34,6 +42,16 @@ struct DeviceTable {
   Stream* (*stream_create)() = nullptr;
   void (*stream_destroy)(Stream* stream) = nullptr;
   void (*stream_sync)(Stream* stream) = nullptr;
+  // A stream for collectives, of which the work runs beside that of others. It takes no ops. What it throws is thrown
+  // again by whoever waits for it, now and later. destroy waits for what is under way.
+  Stream* (*comm_stream_create)() = nullptr;
+  Event* (*event_create)() = nullptr;  // as if it had happened
+  void (*event_destroy)(Event* event) = nullptr;
+  // The event happens, once more, when the stream has passed all that was enqueued before.
+  void (*event_record)(Stream* stream, Event* event) = nullptr;
+  // What is enqueued later begins after the event. Where the work of a stream is done by the caller, he waits.
+  void (*event_wait)(Stream* stream, Event* event) = nullptr;
+  bool (*event_query)(Event* event) = nullptr;  // whether it has happened
   // Copies between host memory and a contiguous View; ordered after the stream's earlier work, done on return.
   void (*copy_to_device)(Stream* stream, View to, const void* from) = nullptr;
   void (*copy_to_host)(Stream* stream, void* to, View from) = nullptr;

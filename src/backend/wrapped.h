@@ -85,9 +85,9 @@ std::vector<Operand> operands(const Args&... args) {
 }
 
 // What stands behind the Stream* of a wrapped backend; hooks derive from it.
-struct WrappedStream {
-  const Backend* inner;
-  Stream* stream;
+struct WrappedStream : Stream {
+  const Backend* inner = nullptr;
+  Stream* stream = nullptr;
 
   template <OpId kId, class... Args>
   void run(const Args&... args) {
@@ -100,7 +100,7 @@ namespace internal {
 
 template <class Hook>
 Hook& hook_of(Stream* stream) {
-  return *reinterpret_cast<Hook*>(stream);
+  return static_cast<Hook&>(*stream);
 }
 
 template <class Hook, OpId kId, class... Args>
@@ -123,7 +123,16 @@ DeviceTable wrap_device(const DeviceTable& inner) {
   DeviceTable table = inner;
   table.stream_create = nullptr;
   table.stream_destroy = nullptr;
+  table.comm_stream_create = nullptr;
   table.stream_sync = [](Stream* stream) { hook_of<Hook>(stream).sync(); };
+  table.event_record = [](Stream* stream, Event* event) {
+    Hook& hook = hook_of<Hook>(stream);
+    hook.inner->device.event_record(hook.stream, event);
+  };
+  table.event_wait = [](Stream* stream, Event* event) {
+    Hook& hook = hook_of<Hook>(stream);
+    hook.inner->device.event_wait(hook.stream, event);
+  };
   table.copy_to_device = [](Stream* stream, View to, const void* from) {
     Hook& hook = hook_of<Hook>(stream);
     hook.inner->device.copy_to_device(hook.stream, to, from);
@@ -137,8 +146,8 @@ DeviceTable wrap_device(const DeviceTable& inner) {
 
 }  // namespace internal
 
-// The wrapped backend with the one stream that its ops and device accept; stream_create of its device is absent. An op
-// that the inner backend lacks is lacking here.
+// The wrapped backend with the one stream that its ops and device accept; what creates streams is absent from its
+// device. Events are those of the inner backend. An op that the inner backend lacks is lacking here.
 template <class Hook>
 class WrappedBackend {
  public:
@@ -161,7 +170,7 @@ class WrappedBackend {
   }
 
   const Backend& backend() const { return backend_; }
-  Stream* stream() { return reinterpret_cast<Stream*>(static_cast<Hook*>(&hook_)); }
+  Stream* stream() { return &hook_; }
 
  protected:
   Hook hook_{};

@@ -1,6 +1,5 @@
 // The CPU as a device. Memory comes straight from the system in whole pages, which are zero when first touched; big
-// blocks ask for huge pages, since a step walks through gigabytes. Work is done when an op returns, so a stream has
-// nothing to hold.
+// blocks ask for huge pages, since a step walks through gigabytes.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include "backend/cpu/cpu_internal.h"
 #include "backend/cpu/isa.h"
 #include "backend/cpu/limits.h"
+#include "backend/cpu/stream.h"
 #include "base/error.h"
 #include "base/thread.h"
 
@@ -19,8 +19,6 @@ namespace temper::backend {
 namespace {
 
 constexpr int64_t kHugePageBytes = int64_t{2} << 20;
-
-struct CpuStream {};
 
 // The value of the first line "key : value" of a /proc file, or "" without such a line.
 std::string proc_value(const char* path, const std::string& key) {
@@ -70,10 +68,6 @@ void* alloc(int64_t num_bytes) {
 
 void free_block(void* base, int64_t num_bytes) { ::munmap(base, static_cast<size_t>(num_bytes)); }
 
-Stream* stream_create() { return reinterpret_cast<Stream*>(new CpuStream); }
-void stream_destroy(Stream* stream) { delete reinterpret_cast<CpuStream*>(stream); }
-void stream_sync(Stream*) {}
-
 void copy_to_device(Stream*, View to, const void* from) {
   CHECK(to.contiguous(), to.to_string());
   std::memcpy(to.raw(), from, static_cast<size_t>(to.num_bytes()));
@@ -93,7 +87,11 @@ Peak peak(DType act) {
 }  // namespace
 
 DeviceTable cpu_device() {
-  return {info, alloc, free_block, stream_create, stream_destroy, stream_sync, copy_to_device, copy_to_host, peak};
+  DeviceTable table;
+  table.info = info, table.alloc = alloc, table.free = free_block;
+  add_streams(table);
+  table.copy_to_device = copy_to_device, table.copy_to_host = copy_to_host, table.peak = peak;
+  return table;
 }
 
 }  // namespace temper::backend

@@ -69,6 +69,11 @@ void free_block(void*, int64_t num_bytes) { counters().allocated_bytes -= num_by
 Stream* stream_create() { return nullptr; }
 void stream_destroy(Stream*) {}
 void stream_sync(Stream*) {}
+Event* event_create() { return nullptr; }
+void event_destroy(Event*) {}
+void event_record(Stream*, Event*) {}
+void event_wait(Stream*, Event*) {}
+bool event_query(Event*) { return true; }
 
 void copy_to_device(Stream*, View to, const void*) { counters().copied_bytes += static_cast<double>(to.num_bytes()); }
 
@@ -97,7 +102,8 @@ void reset_null_counters() {
 const Backend& null_backend() {
   static const Backend backend{
       "null",
-      {info, alloc, free_block, stream_create, stream_destroy, stream_sync, copy_to_device, copy_to_host, peak},
+      {info, alloc, free_block, stream_create, stream_destroy, stream_sync, stream_create, event_create, event_destroy,
+       event_record, event_wait, event_query, copy_to_device, copy_to_host, peak},
       counting_ops()};
   return backend;
 }

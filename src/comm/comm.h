@@ -9,7 +9,8 @@
 //   ((x0 + x1) + (x2 + x3)) + ((x4 + x5) + ...), missing ranks left out,
 // whatever the engine and the size of the message; bf16 is added in f32 and rounded once. All ranks get equal bits.
 //
-// A collective has an identity (step, instruction, layer, what, bytes) and a deadline. Ranks that come with different
+// A collective has an identity (step, instruction, layer, what, bytes; as it was when it was enqueued) and a deadline,
+// from its start. Ranks that come with different
 // ones, and a rank that is dead or stuck, are named on every other rank by an Error (kPeer) that says what each rank
 // was doing; the group cannot be used any more after it.
 #pragma once
@@ -33,10 +34,10 @@ struct Call {
   int64_t layer = -1;  // of the model; -1: none
 };
 
-// Since the world began.
+// Since the world began; of calls that are done, and while none is under way.
 struct Traffic {
   int64_t num_calls = 0, num_bytes = 0;  // bytes of this rank's views
-  double wait_seconds = 0;               // until the last rank came
+  double wait_seconds = 0;               // until the last rank came, of whichever thread made the call
 };
 
 class Comm {

@@ -171,23 +171,20 @@ std::string explain_gone(int64_t rank, const RankReport& report) {
   return name_with_process(rank, report.doing) + " is " + describe(report);
 }
 
-std::string explain_mismatch(std::span<const int64_t> members, std::span<const Identity> ids,
-                             std::span<const RankReport> ranks) {
+std::string explain_mismatch(std::span<const int64_t> members, std::span<const Doing> doings) {
   std::string text;
   std::vector<bool> told(members.size(), false);
   for (size_t i = 0; i < members.size(); ++i) {
     if (told[i]) continue;
     std::vector<int64_t> same;
     for (size_t j = i; j < members.size(); ++j) {
-      if (ids[j] == ids[i]) {
+      if (doings[j].id == doings[i].id) {
         told[j] = true;
         same.push_back(members[j]);
       }
     }
-    Doing doing = ranks[static_cast<size_t>(members[i])].doing;
-    doing.id = ids[i];
     text += fmt::format("{}{} came to {} at {}", text.empty() ? "" : " while ", format_ranks(same),
-                        describe_call(doing), place(doing));
+                        describe_call(doings[i]), place(doings[i]));
   }
   return "the ranks of a group came to different calls: " + text;
 }

@@ -65,9 +65,8 @@ std::string describe(const RankReport& report);
 // rank was doing.
 std::string explain_wait(int64_t me, std::span<const RankReport> ranks);
 std::string explain_gone(int64_t rank, const RankReport& report);
-// Ranks of one group came to different calls. ranks: of the world; members: those of the group.
-std::string explain_mismatch(std::span<const int64_t> members, std::span<const Identity> ids,
-                             std::span<const RankReport> ranks);
+// Ranks of one group came to different calls, with this. members: those of the group.
+std::string explain_mismatch(std::span<const int64_t> members, std::span<const Doing> doings);
 
 // Of all_to_all_v: the two ends disagree.
 std::string explain_rows(int64_t sender, int64_t sent, int64_t receiver, int64_t expected, const Doing& receiving);

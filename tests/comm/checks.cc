@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "backend/registry.h"
 #include "base/error.h"
 
 namespace temper::comm::testing {
@@ -152,7 +155,91 @@ void check_exchange(Comm& group, int64_t scale) {
   require(to == want, "all_to_all_v", rank, size, scale);
 }
 
+// A group of which all calls go through a stream for communication, and are waited for.
+class BesideComm : public Comm {
+ public:
+  BesideComm(Comm& group, backend::Stream* stream) : group_(group), stream_(stream) {}
+  BesideComm(std::unique_ptr<Comm> group, backend::Stream* stream)
+      : owned_(std::move(group)), group_(*owned_), stream_(stream) {}
+  int64_t rank() const override { return group_.rank(); }
+  int64_t size() const override { return group_.size(); }
+  std::unique_ptr<Comm> split(int64_t color, int64_t key, std::string_view name) override {
+    return std::make_unique<BesideComm>(group_.split(color, key, name), stream_);
+  }
+  void barrier(backend::Stream*, Call call) override { group_.barrier(stream_, call), wait(); }
+  void all_reduce(backend::Stream*, View x, Reduce reduce, Call call) override {
+    group_.all_reduce(stream_, x, reduce, call), wait();
+  }
+  void all_gather(backend::Stream*, View all, View mine, Call call) override {
+    group_.all_gather(stream_, all, mine, call), wait();
+  }
+  void reduce_scatter(backend::Stream*, View mine, View all, Call call) override {
+    group_.reduce_scatter(stream_, mine, all, call), wait();
+  }
+  void all_to_all_v(backend::Stream*, View to, std::span<const int64_t> recv_rows, View from,
+                    std::span<const int64_t> send_rows, Call call) override {
+    group_.all_to_all_v(stream_, to, recv_rows, from, send_rows, call), wait();
+  }
+  void send(backend::Stream*, View x, int64_t to, Call call) override { group_.send(stream_, x, to, call), wait(); }
+  void recv(backend::Stream*, View x, int64_t from, Call call) override { group_.recv(stream_, x, from, call), wait(); }
+  void abort(std::string_view why) noexcept override { group_.abort(why); }
+  void set_place(int64_t step, std::string_view instruction) override { group_.set_place(step, instruction); }
+  void set_deadline(double seconds) override { group_.set_deadline(seconds); }
+  Traffic traffic() const override { return group_.traffic(); }
+
+ private:
+  void wait() { backend::cpu().device.stream_sync(stream_); }
+
+  const std::unique_ptr<Comm> owned_;
+  Comm& group_;
+  backend::Stream* const stream_;
+};
+
 }  // namespace
+
+CommStream::CommStream() : stream_(backend::cpu().device.comm_stream_create()) {}
+CommStream::~CommStream() { backend::cpu().device.stream_destroy(stream_); }
+
+void check_beside(Comm& world) {
+  {
+    const CommStream stream;
+    BesideComm one_by_one(world, stream.get());
+    check_movements(one_by_one);
+    check_messages(one_by_one);
+    check_splits(one_by_one);
+  }
+  // Many under way on the stream, while this thread does the same in another group.
+  constexpr int64_t kCalls = 20, kCount = 30'011;
+  const int64_t rank = world.rank(), size = world.size();
+  const auto beside = world.split(0, rank, "beside");
+  std::vector<std::vector<float>> sums, gathered, own;
+  for (int64_t n = 0; n < kCalls; ++n) {
+    sums.push_back(numbers<float>(rank, kCount, n));
+    own.push_back(numbers<float>(rank, kCount, n));
+    gathered.emplace_back(static_cast<size_t>(kCount * size));
+  }
+  const CommStream stream;
+  for (size_t n = 0; n < kCalls; ++n) {
+    beside->all_reduce(stream.get(), view(sums[n]), Reduce::kSum, {.what = "gradients"});
+    beside->all_gather(stream.get(), view(gathered[n]), view(own[n]), {.what = "weights"});
+  }
+  check_gather<float>(world, 70'001, false);
+  check_reductions_of<float>(world, kFewSizes);
+  backend::cpu().device.stream_sync(stream.get());
+  for (int64_t n = 0; n < kCalls; ++n) {
+    const auto at = static_cast<size_t>(n);
+    for (int64_t i = 0; i < kCount; i += 101) {
+      const float want = expected<float>(size, Reduce::kSum, [&](int64_t r) { return number<float>(r, i, n); });
+      require(same(sums[at][static_cast<size_t>(i)], want), "all_reduce beside", rank, size, i);
+    }
+    for (int64_t r = 0; r < size; ++r) {
+      const auto want = numbers<float>(r, kCount, n);
+      require(std::equal(want.begin(), want.end(), gathered[at].begin() + r * kCount), "all_gather beside", rank, size,
+              r);
+    }
+  }
+  world.barrier(nullptr, {.what = "end"});
+}
 
 void check_reductions(Comm& group) {
   check_reductions_of<float>(group, kSizes);

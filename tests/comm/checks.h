@@ -16,4 +16,21 @@ void check_messages(Comm& group);
 void check_splits(Comm& world);
 void check_all(Comm& world);
 
+// A stream for communication.
+class CommStream {
+ public:
+  CommStream();
+  CommStream(const CommStream&) = delete;
+  CommStream& operator=(const CommStream&) = delete;
+  ~CommStream();
+  backend::Stream* get() const { return stream_; }
+
+ private:
+  backend::Stream* const stream_;
+};
+
+// The same answers on a stream for communication, one call after the other and many at once beside those of the
+// computing thread.
+void check_beside(Comm& world);
+
 }  // namespace temper::comm::testing

@@ -8,7 +8,9 @@
 #include <thread>
 #include <vector>
 
+#include "backend/registry.h"
 #include "base/error.h"
+#include "comm/checks.h"
 #include "comm/world.h"
 
 namespace temper::comm {
@@ -16,6 +18,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::Each;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 // What every rank's error says; "" where the body ended well. An error ends a rank as it does in a program: by abort.
@@ -176,6 +179,66 @@ TEST(FailureTest, ARankThatHasLeftIsNamed) {
     if (world.rank() == 0) reduce(world, "gradients", 4);
   });
   EXPECT_THAT(errors[0], HasSubstr("rank 1 is finished; its last place: step 3, save"));
+}
+
+// Many pieces of work are under way beside the computing thread; what it is told at its next wait.
+TEST(FailureTest, ARankThatIsWaitedForBesideComputationIsNamed) {
+  const auto errors = errors_of(3, [](Comm& world) {
+    world.set_deadline(0.3);
+    const auto beside = world.split(0, world.rank(), "beside");
+    std::vector<float> x(1000, 1.0f);
+    const testing::CommStream stream;  // ends before what it works on
+    const auto enqueue = [&](int64_t layer) {
+      beside->all_reduce(stream.get(), View(x.data(), DType::kF32, {1000}), Reduce::kSum,
+                         {.what = "gradients", .layer = layer});
+    };
+    world.set_place(7, "backward of micro-batch 3");
+    enqueue(5);
+    if (world.rank() == 1) sleep_seconds(0.8);
+    enqueue(4);
+    world.set_place(7, "backward of micro-batch 4");  // the computing threads go on
+    backend::cpu().device.stream_sync(stream.get());
+  });
+  for (const size_t r : {0, 2}) {
+    EXPECT_THAT(errors[r], AllOf(HasSubstr("rank 1 is stuck computing: step 7, backward of micro-batch 3, since 0."),
+                                 HasSubstr("ranks 0, 2 wait for it in gradients of layer 4 (all_reduce in beside, "
+                                           "call 2, f32, 3.9 KiB)"),
+                                 HasSubstr("\n  ranks 0, 2: waiting for rank 1 in gradients of layer 4 (all_reduce in "
+                                           "beside, call 2, f32, 3.9 KiB): step 7, backward of micro-batch 3")));
+  }
+}
+
+TEST(FailureTest, ARankThatSkipsACollectiveBesideComputationIsNamed) {
+  const auto errors = errors_of(3, [](Comm& world) {
+    std::vector<float> x(1000, 1.0f);
+    const testing::CommStream stream;
+    for (int64_t layer = 0; layer < 4; ++layer) {
+      world.set_place(7, layer < 3 ? "backward of micro-batch 3" : "backward of micro-batch 4");
+      if (world.rank() != 2 || layer != 2)
+        world.all_reduce(stream.get(), View(x.data(), DType::kF32, {1000}), Reduce::kSum,
+                         {.what = "gradients", .layer = layer});
+    }
+    world.set_place(8, "forward");
+    backend::cpu().device.stream_sync(stream.get());
+  });
+  EXPECT_THAT(errors, Each(AllOf(HasSubstr("ranks 0, 1 came to gradients of layer 2 (all_reduce in world, call 3, f32, "
+                                           "3.9 KiB) at step 7, backward of micro-batch 3"),
+                                 HasSubstr("rank 2 came to gradients of layer 3 (all_reduce in world, call 3, f32, "
+                                           "3.9 KiB) at step 7, backward of micro-batch 4"))));
+}
+
+// The streams end, though others will never come; nobody hangs.
+TEST(FailureTest, AnAbortEndsWhatIsUnderWayBesideComputation) {
+  const auto errors = errors_of(3, [](Comm& world) {
+    world.set_deadline(600);
+    std::vector<float> x(1000, 1.0f);
+    const testing::CommStream stream;
+    if (world.rank() == 2) return world.abort("the disk is full");
+    for (int64_t layer = 0; layer < 4; ++layer)
+      world.all_reduce(stream.get(), View(x.data(), DType::kF32, {1000}), Reduce::kSum, {.what = "gradients"});
+    if (world.rank() == 0) backend::cpu().device.stream_sync(stream.get());
+  });
+  EXPECT_THAT(errors, ElementsAre("rank 2 failed: the disk is full", "", ""));
 }
 
 TEST(FailureTest, TheFirstCauseIsRethrown) {

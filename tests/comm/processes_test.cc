@@ -11,6 +11,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <utility>
 
 #include "base/scratch_dir.h"
 
@@ -77,6 +78,17 @@ TEST_P(ProcessesTest, ARankThatIsKilledIsNamed) {
   }
 }
 
+// The collectives of all ranks run beside their computing threads, which come to hear of it at the end of a step.
+TEST_P(ProcessesTest, ARankThatIsKilledIsNamedByThoseWhoWaitBesideComputation) {
+  const Launched launched = launch(3, GetParam(), "kill 1 beside");
+  EXPECT_NE(launched.code, 0);
+  for (const int r : {0, 2}) {
+    const std::string news = GetParam() == 1 ? "rank 1 is silent" : "rank 1 \\(process [0-9]+\\) is gone";
+    EXPECT_THAT(launched.output, ContainsRegex(fmt::format("rank {} at [0-9.]+ s: {}", r, news)));
+    EXPECT_THAT(launched.output, HasSubstr(fmt::format("rank {} ended with 3", r)));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(RanksPerNode, ProcessesTest, ::testing::Values(0, 1, 2));
 
 // What one way of meeting shows for all.
@@ -116,6 +128,24 @@ TEST_F(DrillTest, ARankThatComputesForTooLongIsNamedAndOneThatIsLateIsNot) {
   }
   const Launched late = launch(3, 0, "late");
   EXPECT_EQ(late.code, 0) << late.output;
+}
+
+TEST_F(DrillTest, RanksThatWaitBesideComputationNameTheOneThatIsStoppedStuckOrSkips) {
+  const std::string place = "step 2, backward of micro-batch 0";
+  const std::pair<const char*, std::string> drills[] = {
+      {"stop 1 beside", "rank {} at .*rank 1 \\(process [0-9]+\\) is stopped by a signal: " + place},
+      {"stuck 1 beside", "rank {} at .*rank 1 \\(process [0-9]+\\) is stuck computing: " + place},
+      {"skip 1 beside", "rank {} at .*ranks 0, 2 came to gradients of layer 1 .* at " + place +
+                            " while rank 1 came to gradients of layer 0"}};
+  for (const auto& [drill, says] : drills) {
+    const Launched launched = launch(3, 0, drill);
+    EXPECT_EQ(launched.code, 3) << launched.output;
+    for (const int r : {0, 2}) {
+      EXPECT_THAT(launched.output, ContainsRegex(fmt::format(fmt::runtime(says), r)));
+      EXPECT_THAT(launched.output, HasSubstr(fmt::format("rank {} ended with 3", r)));
+    }
+  }
+  EXPECT_EQ(launch(3, 0, "late 1 beside").code, 0);
 }
 
 TEST(LaunchTest, RanksThatCannotFindOneAnotherAreRefused) {

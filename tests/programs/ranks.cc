@@ -2,9 +2,10 @@
 // or takes part in a drill in which one rank fails.
 //
 //   ranks check            every answer of every function
-//   ranks DRILL [RANK]     a few steps, in the third of which RANK (default 1)
+//   ranks DRILL [RANK [beside]]   a few steps, in the third of which RANK (default 1)
 //                          kill   is killed            stuck  computes for too long     skip   leaves out a collective
 //                          stop   stops                late   is late, not too late     throw  throws
+//                          beside: collectives are on a stream for communication, and waited for at the end of a step
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "backend/registry.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "comm/checks.h"
@@ -25,9 +27,9 @@ constexpr double kDeadlineSeconds = 1;
 
 void sleep_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 
-void reduce(Comm& world, int64_t layer) {
-  std::vector<float> x(1000, 1.0f);
-  world.all_reduce(nullptr, View(x.data(), DType::kF32, {1000}), Reduce::kSum, {.what = "gradients", .layer = layer});
+void reduce(Comm& world, backend::Stream* stream, std::vector<float>& x, int64_t layer) {
+  world.all_reduce(stream, View(x.data(), DType::kF32, {std::ssize(x)}), Reduce::kSum,
+                   {.what = "gradients", .layer = layer});
 }
 
 // Returns whether this rank leaves out the collective that follows.
@@ -40,15 +42,18 @@ bool misbehave(const std::string& drill) {
   return drill == "skip";
 }
 
-void run_drill(Comm& world, const std::string& drill, int64_t bad_rank) {
+void run_drill(Comm& world, const std::string& drill, int64_t bad_rank, bool beside) {
+  std::vector<float> x(1000, 1.0f);
+  const testing::CommStream stream;
   world.set_deadline(kDeadlineSeconds);
   for (int64_t step = 0; step < 4; ++step) {
     world.set_place(step, "backward of micro-batch 0");
     for (int64_t layer = 2; layer >= 0; --layer) {
       const bool bad = step == kBadStep && layer == 1 && world.rank() == bad_rank;
       if (bad) std::fprintf(stderr, "rank %d misbehaves at %.3f s\n", static_cast<int>(world.rank()), now_seconds());
-      if (!bad || !misbehave(drill)) reduce(world, layer);
+      if (!bad || !misbehave(drill)) reduce(world, beside ? stream.get() : nullptr, x, layer);
     }
+    backend::cpu().device.stream_sync(stream.get());
   }
 }
 
@@ -61,8 +66,9 @@ int run(int argc, char** argv) {
   try {
     if (what == "check") {
       testing::check_all(comm);
+      testing::check_beside(comm);
     } else {
-      run_drill(comm, what, argc > 2 ? std::atoll(argv[2]) : 1);
+      run_drill(comm, what, argc > 2 ? std::atoll(argv[2]) : 1, argc > 3);
     }
     world->close();
   } catch (const Error& error) {

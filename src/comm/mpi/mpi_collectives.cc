@@ -14,6 +14,8 @@ constexpr int64_t kAtOnceBytes = 64 * 1024;        // sums of up to this much ar
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+std::vector<int64_t> copy_of(std::span<const int64_t> x) { return {x.begin(), x.end()}; }
+
 char* bytes_of(const View& x) { return static_cast<char*>(x.raw()); }
 
 int64_t row_bytes(const View& x) {
@@ -24,9 +26,11 @@ int64_t row_bytes(const View& x) {
 
 }  // namespace
 
-void MpiComm::barrier(backend::Stream*, Call call) {
-  enter({.op = Op::kBarrier}, 0, call);
-  leave();
+void MpiComm::barrier(backend::Stream* stream, Call call) {
+  in_order(stream, [=, this] {
+    enter({.op = Op::kBarrier}, 0, call);
+    leave();
+  });
 }
 
 void MpiComm::gather_bytes(char* all, const char* mine, int64_t num_bytes) {
@@ -53,18 +57,24 @@ void MpiComm::reduce_pieces(char* mine, std::span<const Parcel> pieces, int64_t 
   reduce_tree(mine, sources, count, dtype, reduce);
 }
 
-void MpiComm::all_reduce(backend::Stream*, View x, Reduce reduce, Call call) {
+void MpiComm::all_reduce(backend::Stream* stream, View x, Reduce reduce, Call call) {
   CHECK(x.contiguous(), x.to_string());
   check_reducible(x.dtype, "all_reduce");
-  enter({.op = Op::kAllReduce, .dtype = x.dtype, .reduce = reduce, .num_bytes = x.num_bytes()}, x.num_bytes(), call);
+  in_order(stream, [=, this] {
+    enter({.op = Op::kAllReduce, .dtype = x.dtype, .reduce = reduce, .num_bytes = x.num_bytes()}, x.num_bytes(), call);
+    sum_all(x, reduce);
+    leave();
+  });
+}
+
+void MpiComm::sum_all(View x, Reduce reduce) {
   const int64_t width = dtype_bytes(x.dtype);
   if (x.num_bytes() <= kAtOnceBytes) {
     std::vector<char> all(static_cast<size_t>(x.num_bytes() * size()));
     gather_bytes(all.data(), bytes_of(x), x.num_bytes());
     std::vector<const void*> sources;
     for (int64_t r = 0; r < size(); ++r) sources.push_back(all.data() + r * x.num_bytes());
-    reduce_tree(x.raw(), sources, x.size(), x.dtype, reduce);
-    return leave();
+    return reduce_tree(x.raw(), sources, x.size(), x.dtype, reduce);
   }
   const int64_t chunk = kChunkBytes / width;
   for (int64_t begin = 0; begin < x.size(); begin += chunk) {
@@ -81,23 +91,31 @@ void MpiComm::all_reduce(backend::Stream*, View x, Reduce reduce, Call call) {
     for (int64_t r = 0; r < size(); ++r) sent.push_back({r, own.data, own.num_bytes});
     exchange(pieces, sent, Tag::kData);
   }
-  leave();
 }
 
-void MpiComm::all_gather(backend::Stream*, View all, View mine, Call call) {
+void MpiComm::all_gather(backend::Stream* stream, View all, View mine, Call call) {
   CHECK(all.contiguous() && mine.contiguous() && all.num_bytes() == mine.num_bytes() * size(), all.to_string(),
         mine.to_string());
-  enter({.op = Op::kAllGather, .dtype = mine.dtype, .num_bytes = mine.num_bytes()}, all.num_bytes(), call);
-  gather_bytes(bytes_of(all), bytes_of(mine), mine.num_bytes());
-  leave();
+  in_order(stream, [=, this] {
+    enter({.op = Op::kAllGather, .dtype = mine.dtype, .num_bytes = mine.num_bytes()}, all.num_bytes(), call);
+    gather_bytes(bytes_of(all), bytes_of(mine), mine.num_bytes());
+    leave();
+  });
 }
 
-void MpiComm::reduce_scatter(backend::Stream*, View mine, View all, Call call) {
+void MpiComm::reduce_scatter(backend::Stream* stream, View mine, View all, Call call) {
   CHECK(
       all.contiguous() && mine.contiguous() && all.num_bytes() == mine.num_bytes() * size() && all.dtype == mine.dtype,
       all.to_string(), mine.to_string());
   check_reducible(all.dtype, "reduce_scatter");
-  enter({.op = Op::kReduceScatter, .dtype = all.dtype, .num_bytes = all.num_bytes()}, all.num_bytes(), call);
+  in_order(stream, [=, this] {
+    enter({.op = Op::kReduceScatter, .dtype = all.dtype, .num_bytes = all.num_bytes()}, all.num_bytes(), call);
+    sum_own_piece(mine, all);
+    leave();
+  });
+}
+
+void MpiComm::sum_own_piece(View mine, View all) {
   const int64_t width = dtype_bytes(all.dtype);
   const int64_t step = std::max<int64_t>(1, kChunkBytes / width / size());
   for (int64_t begin = 0; begin < mine.size(); begin += step) {
@@ -108,16 +126,24 @@ void MpiComm::reduce_scatter(backend::Stream*, View mine, View all, Call call) {
     }
     reduce_pieces(bytes_of(mine) + begin * width, pieces, count, all.dtype, Reduce::kSum);
   }
-  leave();
 }
 
-void MpiComm::all_to_all_v(backend::Stream*, View to, std::span<const int64_t> recv_rows, View from,
+void MpiComm::all_to_all_v(backend::Stream* stream, View to, std::span<const int64_t> recv_rows, View from,
                            std::span<const int64_t> send_rows, Call call) {
   CHECK(to.contiguous() && from.contiguous() && to.dtype == from.dtype, to.to_string(), from.to_string());
   CHECK(std::ssize(recv_rows) == size() && std::ssize(send_rows) == size());
   const int64_t row = row_bytes(from);
   CHECK(row == row_bytes(to), to.to_string(), from.to_string());
-  enter({.op = Op::kAllToAll, .dtype = from.dtype, .num_bytes = row}, from.num_bytes() + to.num_bytes(), call);
+  in_order(stream, [=, this, recv = copy_of(recv_rows), send = copy_of(send_rows)] {
+    enter({.op = Op::kAllToAll, .dtype = from.dtype, .num_bytes = row}, from.num_bytes() + to.num_bytes(), call);
+    exchange_rows(to, recv, from, send);
+    leave();
+  });
+}
+
+void MpiComm::exchange_rows(View to, std::span<const int64_t> recv_rows, View from,
+                            std::span<const int64_t> send_rows) {
+  const int64_t row = row_bytes(from);
   // What others have for this rank, before it waits for bytes that may not come.
   std::vector<int64_t> expected(members_.size(), send_rows[static_cast<size_t>(rank_)]);
   std::vector<int64_t> given(send_rows.begin(), send_rows.end());
@@ -131,7 +157,7 @@ void MpiComm::all_to_all_v(backend::Stream*, View to, std::span<const int64_t> r
     if (expected[static_cast<size_t>(r)] == recv_rows[static_cast<size_t>(r)]) continue;
     me_->fail_world([&] {
       return explain_rows(members_[static_cast<size_t>(r)], expected[static_cast<size_t>(r)], me_->rank(),
-                          recv_rows[static_cast<size_t>(r)], me_->doing());
+                          recv_rows[static_cast<size_t>(r)], caller_.lane->doing());
     });
   }
   received.clear();
@@ -149,7 +175,6 @@ void MpiComm::all_to_all_v(backend::Stream*, View to, std::span<const int64_t> r
     std::memcpy(own.data, sent[static_cast<size_t>(rank_)].data, static_cast<size_t>(own.num_bytes));
   }
   exchange(received, sent, Tag::kData);
-  leave();
 }
 
 }  // namespace temper::comm

@@ -21,6 +21,7 @@ MpiComm::MpiComm(std::shared_ptr<SharedRank> me, MPI_Comm comm, std::vector<int6
 }
 
 MpiComm::~MpiComm() {
+  caller_ = {&me_->lane(LaneKind::kComputing), me_->place()};
   try {
     for (Outgoing& out : outgoing_) finish(out.requests);
   } catch (const std::exception&) {  // the world has failed; whoever uses it next hears why
@@ -31,7 +32,7 @@ void MpiComm::finish(Requests& requests) {
   while (!requests.done()) {
     const int64_t peer = requests.awaited();
     const auto ready = [&] { return requests.done() || requests.awaited() != peer; };
-    traffic_.wait_seconds += me_->wait(ready, members_[static_cast<size_t>(peer)]);
+    traffic_.wait_seconds += caller_.lane->wait(ready, members_[static_cast<size_t>(peer)]);
   }
 }
 
@@ -47,17 +48,18 @@ void MpiComm::exchange(std::span<const Parcel> received, std::span<const Parcel>
 }
 
 void MpiComm::enter(Identity id, int64_t num_bytes, const Call& call) {
-  me_->begin_call(name_, ++num_begun_, id, call);
+  caller_.lane->begin_call(name_, ++num_begun_, id, call, caller_.place);
   std::erase_if(outgoing_, [](Outgoing& o) { return o.requests.done(); });
-  std::vector<Identity> ids(members_.size(), id);
+  Doing mine = caller_.lane->doing();
+  std::vector<Doing> calls(members_.size(), mine);
   std::vector<Parcel> received, sent;
   for (int64_t r = 0; r < size(); ++r) {
-    received.push_back({r, reinterpret_cast<char*>(&ids[static_cast<size_t>(r)]), sizeof id});
-    sent.push_back({r, reinterpret_cast<char*>(&id), sizeof id});
+    received.push_back({r, reinterpret_cast<char*>(&calls[static_cast<size_t>(r)]), sizeof mine});
+    sent.push_back({r, reinterpret_cast<char*>(&mine), sizeof mine});
   }
   exchange(received, sent, Tag::kIdentity);
-  if (std::ranges::any_of(ids, [&](const Identity& other) { return other != id; })) {
-    me_->fail_world([&] { return explain_mismatch(members_, ids, me_->reports()); });
+  if (std::ranges::any_of(calls, [&](const Doing& other) { return other.id != id; })) {
+    me_->fail_world([&] { return explain_mismatch(members_, calls); });
   }
   traffic_.num_calls += 1;
   traffic_.num_bytes += num_bytes;
@@ -67,6 +69,7 @@ std::unique_ptr<Comm> MpiComm::split(int64_t color, int64_t key, std::string_vie
   struct Choice {
     int64_t color, key, rank;
   };
+  caller_ = {&me_->lane(LaneKind::kComputing), me_->place()};
   enter({.op = Op::kSplit}, 0, {.what = "split"});
   const Choice mine{color, key, rank_};
   std::vector<Choice> choices(members_.size());
@@ -97,42 +100,47 @@ std::unique_ptr<Comm> MpiComm::split(int64_t color, int64_t key, std::string_vie
   return std::make_unique<SharedComm>(me_, group, rank, std::move(members), name);
 }
 
-void MpiComm::send(backend::Stream*, View x, int64_t to, Call call) {
+void MpiComm::send(backend::Stream* stream, View x, int64_t to, Call call) {
   CHECK(x.contiguous() && 0 <= to && to < size(), x.to_string(), to, size());
-  Identity id{.op = Op::kSend, .dtype = x.dtype, .num_bytes = x.num_bytes()};
-  me_->begin_call(name_, ++num_begun_, id, call);
-  std::erase_if(outgoing_, [](Outgoing& o) { return o.requests.done(); });
-  const char* begin = static_cast<const char*>(x.raw());
-  Outgoing& out = outgoing_.emplace_back();
-  out.head = me_->doing();
-  out.data.assign(begin, begin + x.num_bytes());
-  out.requests.send(comm_, {to, reinterpret_cast<char*>(&out.head), sizeof out.head}, Tag::kMessageHead);
-  out.requests.send(comm_, {to, out.data.data(), x.num_bytes()}, Tag::kMessage);
-  traffic_.num_calls += 1;
-  traffic_.num_bytes += x.num_bytes();
-  leave();
+  in_order(stream, [=, this] {
+    Identity id{.op = Op::kSend, .dtype = x.dtype, .num_bytes = x.num_bytes()};
+    caller_.lane->begin_call(name_, ++num_begun_, id, call, caller_.place);
+    std::erase_if(outgoing_, [](Outgoing& o) { return o.requests.done(); });
+    const char* begin = static_cast<const char*>(x.raw());
+    Outgoing& out = outgoing_.emplace_back();
+    out.head = caller_.lane->doing();
+    out.data.assign(begin, begin + x.num_bytes());
+    out.requests.send(comm_, {to, reinterpret_cast<char*>(&out.head), sizeof out.head}, Tag::kMessageHead);
+    out.requests.send(comm_, {to, out.data.data(), x.num_bytes()}, Tag::kMessage);
+    traffic_.num_calls += 1;
+    traffic_.num_bytes += x.num_bytes();
+    leave();
+  });
 }
 
-void MpiComm::recv(backend::Stream*, View x, int64_t from, Call call) {
+void MpiComm::recv(backend::Stream* stream, View x, int64_t from, Call call) {
   CHECK(x.contiguous() && 0 <= from && from < size(), x.to_string(), from, size());
-  Identity id{.op = Op::kRecv, .dtype = x.dtype, .num_bytes = x.num_bytes()};
-  me_->begin_call(name_, ++num_begun_, id, call);
-  Doing head;
-  {
+  in_order(stream, [=, this] {
+    Identity id{.op = Op::kRecv, .dtype = x.dtype, .num_bytes = x.num_bytes()};
+    caller_.lane->begin_call(name_, ++num_begun_, id, call, caller_.place);
+    Doing head;
+    {
+      Requests requests;
+      requests.receive(comm_, {from, reinterpret_cast<char*>(&head), sizeof head}, Tag::kMessageHead);
+      finish(requests);
+    }
+    if (!is_same_message(head.id, id)) {
+      me_->fail_world([&] {
+        return explain_message(me_->rank(), caller_.lane->doing(), members_[static_cast<size_t>(from)], head);
+      });
+    }
     Requests requests;
-    requests.receive(comm_, {from, reinterpret_cast<char*>(&head), sizeof head}, Tag::kMessageHead);
+    requests.receive(comm_, {from, static_cast<char*>(x.raw()), x.num_bytes()}, Tag::kMessage);
     finish(requests);
-  }
-  if (!is_same_message(head.id, id)) {
-    me_->fail_world(
-        [&] { return explain_message(me_->rank(), me_->doing(), members_[static_cast<size_t>(from)], head); });
-  }
-  Requests requests;
-  requests.receive(comm_, {from, static_cast<char*>(x.raw()), x.num_bytes()}, Tag::kMessage);
-  finish(requests);
-  traffic_.num_calls += 1;
-  traffic_.num_bytes += x.num_bytes();
-  leave();
+    traffic_.num_calls += 1;
+    traffic_.num_bytes += x.num_bytes();
+    leave();
+  });
 }
 
 void MpiComm::abort(std::string_view why) noexcept {

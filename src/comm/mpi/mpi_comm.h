@@ -4,6 +4,7 @@
 
 #include <list>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "comm/mpi/mpi_requests.h"
@@ -43,9 +44,16 @@ class MpiComm : public Comm {
   };
   // Begins a call, and meets all ranks of the group.
   void enter(Identity id, int64_t num_bytes, const Call& call);
-  void leave() { me_->end_call(); }
+  void leave() { caller_.lane->end_call(); }
+  template <class Work>
+  void in_order(backend::Stream* stream, Work work) {
+    call_in_order(*me_, stream, caller_, std::move(work));
+  }
   void finish(Requests& requests);
   void exchange(std::span<const Parcel> received, std::span<const Parcel> sent, Tag tag);
+  void sum_all(View x, Reduce reduce);
+  void sum_own_piece(View mine, View all);
+  void exchange_rows(View to, std::span<const int64_t> recv_rows, View from, std::span<const int64_t> send_rows);
   void gather_bytes(char* all, const char* mine, int64_t num_bytes);
   // mine [count] <- the sum over ranks of what they have in their pieces[rank()]; pieces of this rank: one per rank.
   void reduce_pieces(char* mine, std::span<const Parcel> pieces, int64_t count, DType dtype, Reduce reduce);
@@ -55,6 +63,7 @@ class MpiComm : public Comm {
   const std::vector<int64_t> members_;
   const std::string name_;
   int64_t rank_ = 0;
+  Caller caller_;
   int64_t num_begun_ = 0;
   std::list<Outgoing> outgoing_;
   Traffic traffic_;

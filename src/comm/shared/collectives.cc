@@ -42,27 +42,33 @@ int64_t row_bytes(const View& x) {
   return n;
 }
 
+std::vector<int64_t> copy_of(std::span<const int64_t> x) { return {x.begin(), x.end()}; }
+
 char* bytes_of(const View& x) { return static_cast<char*>(x.raw()); }
 
 }  // namespace
 
-void SharedComm::barrier(backend::Stream*, Call call) {
-  enter({.op = Op::kBarrier}, 0, call);
-  meet();
-  check_agreement();
-  leave();
+void SharedComm::barrier(backend::Stream* stream, Call call) {
+  in_order(stream, [=, this] {
+    enter({.op = Op::kBarrier}, 0, call);
+    meet();
+    check_agreement();
+    leave();
+  });
 }
 
-void SharedComm::all_reduce(backend::Stream*, View x, Reduce reduce, Call call) {
+void SharedComm::all_reduce(backend::Stream* stream, View x, Reduce reduce, Call call) {
   CHECK(x.contiguous());
   check_reducible(x.dtype, "all_reduce");
-  enter({.op = Op::kAllReduce, .dtype = x.dtype, .reduce = reduce, .num_bytes = x.num_bytes()}, x.num_bytes(), call);
-  if (x.num_bytes() * group_.size <= kAtOnceBytes) {
-    reduce_at_once(x, reduce);
-  } else {
-    reduce_by_pieces(x, reduce);
-  }
-  leave();
+  in_order(stream, [=, this] {
+    enter({.op = Op::kAllReduce, .dtype = x.dtype, .reduce = reduce, .num_bytes = x.num_bytes()}, x.num_bytes(), call);
+    if (x.num_bytes() * group_.size <= kAtOnceBytes) {
+      reduce_at_once(x, reduce);
+    } else {
+      reduce_by_pieces(x, reduce);
+    }
+    leave();
+  });
 }
 
 // Small tensors: everyone sums everything, after one meeting.
@@ -116,12 +122,14 @@ void SharedComm::reduce_by_pieces(View x, Reduce reduce) {
   take(num_chunks - 1);
 }
 
-void SharedComm::all_gather(backend::Stream*, View all, View mine, Call call) {
+void SharedComm::all_gather(backend::Stream* stream, View all, View mine, Call call) {
   CHECK(all.contiguous() && mine.contiguous() && all.num_bytes() == mine.num_bytes() * group_.size, all.to_string(),
         mine.to_string());
-  enter({.op = Op::kAllGather, .dtype = mine.dtype, .num_bytes = mine.num_bytes()}, all.num_bytes(), call);
-  gather_bytes(bytes_of(all), bytes_of(mine), mine.num_bytes());
-  leave();
+  in_order(stream, [=, this] {
+    enter({.op = Op::kAllGather, .dtype = mine.dtype, .num_bytes = mine.num_bytes()}, all.num_bytes(), call);
+    gather_bytes(bytes_of(all), bytes_of(mine), mine.num_bytes());
+    leave();
+  });
 }
 
 // Stage k: give chunk k, take the others' chunks k - 1.
@@ -144,12 +152,19 @@ void SharedComm::gather_bytes(char* all, const char* mine, int64_t num_bytes) {
   }
 }
 
-void SharedComm::reduce_scatter(backend::Stream*, View mine, View all, Call call) {
+void SharedComm::reduce_scatter(backend::Stream* stream, View mine, View all, Call call) {
   CHECK(all.contiguous() && mine.contiguous() && all.num_bytes() == mine.num_bytes() * group_.size &&
             all.dtype == mine.dtype,
         all.to_string(), mine.to_string());
   check_reducible(all.dtype, "reduce_scatter");
-  enter({.op = Op::kReduceScatter, .dtype = all.dtype, .num_bytes = all.num_bytes()}, all.num_bytes(), call);
+  in_order(stream, [=, this] {
+    enter({.op = Op::kReduceScatter, .dtype = all.dtype, .num_bytes = all.num_bytes()}, all.num_bytes(), call);
+    sum_own_piece(mine, all);
+    leave();
+  });
+}
+
+void SharedComm::sum_own_piece(View mine, View all) {
   const int64_t width = dtype_bytes(all.dtype);
   const int64_t count = mine.size();
   const int64_t step = Group::kSlotBytes / group_.size / 64 * 64 / width;  // of each piece at a time
@@ -172,7 +187,6 @@ void SharedComm::reduce_scatter(backend::Stream*, View mine, View all, Call call
     if (k < num_chunks) meet();
     if (k == 0) check_agreement();
   }
-  leave();
 }
 
 std::vector<int64_t> SharedComm::exchange_counts(std::span<const int64_t> recv_rows,
@@ -183,18 +197,27 @@ std::vector<int64_t> SharedComm::exchange_counts(std::span<const int64_t> recv_r
   for (int64_t r = 0; r < group_.size; ++r) {
     const int64_t sent = counts[static_cast<size_t>(r * group_.size + rank_)];
     if (sent == recv_rows[r]) continue;
-    me_->fail_world([&] { return explain_rows(members_[r], sent, me_->rank(), recv_rows[r], me_->doing()); });
+    me_->fail_world([&] { return explain_rows(members_[r], sent, me_->rank(), recv_rows[r], caller_.lane->doing()); });
   }
   return counts;
 }
 
-void SharedComm::all_to_all_v(backend::Stream*, View to, std::span<const int64_t> recv_rows, View from,
+void SharedComm::all_to_all_v(backend::Stream* stream, View to, std::span<const int64_t> recv_rows, View from,
                               std::span<const int64_t> send_rows, Call call) {
   CHECK(to.contiguous() && from.contiguous() && to.dtype == from.dtype, to.to_string(), from.to_string());
   CHECK(std::ssize(recv_rows) == group_.size && std::ssize(send_rows) == group_.size);
   const int64_t row = row_bytes(from);
   CHECK(row == row_bytes(to), to.to_string(), from.to_string());
-  enter({.op = Op::kAllToAll, .dtype = from.dtype, .num_bytes = row}, from.num_bytes() + to.num_bytes(), call);
+  in_order(stream, [=, this, recv = copy_of(recv_rows), send = copy_of(send_rows)] {
+    enter({.op = Op::kAllToAll, .dtype = from.dtype, .num_bytes = row}, from.num_bytes() + to.num_bytes(), call);
+    exchange_rows(to, recv, from, send);
+    leave();
+  });
+}
+
+void SharedComm::exchange_rows(View to, std::span<const int64_t> recv_rows, View from,
+                               std::span<const int64_t> send_rows) {
+  const int64_t row = row_bytes(from);
   const std::vector<int64_t> counts = exchange_counts(recv_rows, send_rows);
   // What a rank sends to others, without what it keeps, is a stream of bytes in the order of their ranks. parts[s] is
   // what stands in the stream of rank s for this one; num_chunks those of the longest stream.
@@ -241,7 +264,6 @@ void SharedComm::all_to_all_v(backend::Stream*, View to, std::span<const int64_t
     if (k > 0) take(k - 1);
     if (k < num_chunks) meet();
   }
-  leave();
 }
 
 }  // namespace temper::comm

@@ -14,7 +14,7 @@ namespace temper::comm {
 // What a rank writes for its group; the arrays are indexed by the parity of its stage.
 struct Member {
   Signal arrived;  // stages that it has finished; nobody sleeps on it
-  Identity id[2];
+  Doing call[2];
 };
 
 // Where a group meets. Who comes last to a stage raises `met`, so that a sleeper wakes up once.

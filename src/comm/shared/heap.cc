@@ -21,12 +21,14 @@ SharedHeap::SharedHeap(const Block& block, int64_t rank)
     : begin_(Block::heap_begin(block.num_ranks(), rank)), end_(begin_ + Block::kHeapBytes) {}
 
 int64_t SharedHeap::allocate_for_world(int64_t num_bytes) {
+  std::lock_guard lock(mutex_);
   const int64_t used = messages_.empty() ? begin_ : messages_.back().end;
   if (end_ - round_up(num_bytes) < used) fail_full(num_bytes);
   return end_ -= round_up(num_bytes);
 }
 
 int64_t SharedHeap::allocate_message(int64_t num_bytes, const Signal& received, uint32_t number) {
+  std::lock_guard lock(mutex_);
   std::erase_if(messages_, [](const Message& m) { return m.received->reached(m.number); });
   const int64_t size = round_up(num_bytes);
   int64_t begin = begin_;

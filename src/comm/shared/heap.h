@@ -1,8 +1,9 @@
 // A rank's part of the block, given out by that rank only: payloads of messages from the bottom, used again when their
-// receivers have them; the memory of groups from the top, kept until the world ends.
+// receivers have them; the memory of groups from the top, kept until the world ends. Any thread of the rank may ask.
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
 #include "comm/shared/block.h"
@@ -25,6 +26,7 @@ class SharedHeap {
     const Signal* received;
     uint32_t number;
   };
+  std::mutex mutex_;
   int64_t begin_, end_;            // of what is not given to groups
   std::vector<Message> messages_;  // by place
 };

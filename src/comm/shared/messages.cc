@@ -6,42 +6,48 @@
 
 namespace temper::comm {
 
-void SharedComm::send(backend::Stream*, View x, int64_t to, Call call) {
+void SharedComm::send(backend::Stream* stream, View x, int64_t to, Call call) {
   CHECK(x.contiguous() && 0 <= to && to < group_.size, x.to_string(), to, group_.size);
-  Identity id{.op = Op::kSend, .dtype = x.dtype, .num_bytes = x.num_bytes()};
-  me_->begin_call(name_, ++num_begun_, id, call);
-  Queue& queue = group_.queue(rank_, to);
-  const uint32_t number = queue.sent.value.load(std::memory_order_relaxed);
-  // Only a rank with hundreds of messages under way to one other waits here.
-  traffic_.wait_seconds +=
-      me_->wait(queue.received, number + 1 - Queue::kLength, [&] { return members_[static_cast<size_t>(to)]; });
-  Message& message = queue.messages[number % Queue::kLength];
-  message.sent = me_->doing();
-  message.payload = me_->heap().allocate_message(x.num_bytes(), queue.received, number + 1);
-  std::memcpy(group_.block.at(message.payload), x.raw(), static_cast<size_t>(x.num_bytes()));
-  raise(queue.sent, number + 1);
-  traffic_.num_calls += 1;
-  traffic_.num_bytes += x.num_bytes();
-  leave();
+  in_order(stream, [=, this] {
+    Identity id{.op = Op::kSend, .dtype = x.dtype, .num_bytes = x.num_bytes()};
+    caller_.lane->begin_call(name_, ++num_begun_, id, call, caller_.place);
+    Queue& queue = group_.queue(rank_, to);
+    const uint32_t number = queue.sent.value.load(std::memory_order_relaxed);
+    // Only a rank with hundreds of messages under way to one other waits here.
+    traffic_.wait_seconds += caller_.lane->wait(queue.received, number + 1 - Queue::kLength,
+                                                [&] { return members_[static_cast<size_t>(to)]; });
+    Message& message = queue.messages[number % Queue::kLength];
+    message.sent = caller_.lane->doing();
+    message.payload = me_->heap().allocate_message(x.num_bytes(), queue.received, number + 1);
+    std::memcpy(group_.block.at(message.payload), x.raw(), static_cast<size_t>(x.num_bytes()));
+    raise(queue.sent, number + 1);
+    traffic_.num_calls += 1;
+    traffic_.num_bytes += x.num_bytes();
+    leave();
+  });
 }
 
-void SharedComm::recv(backend::Stream*, View x, int64_t from, Call call) {
+void SharedComm::recv(backend::Stream* stream, View x, int64_t from, Call call) {
   CHECK(x.contiguous() && 0 <= from && from < group_.size, x.to_string(), from, group_.size);
-  Identity id{.op = Op::kRecv, .dtype = x.dtype, .num_bytes = x.num_bytes()};
-  me_->begin_call(name_, ++num_begun_, id, call);
-  Queue& queue = group_.queue(from, rank_);
-  const uint32_t number = queue.received.value.load(std::memory_order_relaxed);
-  traffic_.wait_seconds += me_->wait(queue.sent, number + 1, [&] { return members_[static_cast<size_t>(from)]; });
-  const Message& message = queue.messages[number % Queue::kLength];
-  if (!is_same_message(message.sent.id, id)) {
-    me_->fail_world(
-        [&] { return explain_message(me_->rank(), me_->doing(), members_[static_cast<size_t>(from)], message.sent); });
-  }
-  std::memcpy(x.raw(), group_.block.at(message.payload), static_cast<size_t>(x.num_bytes()));
-  raise(queue.received, number + 1);
-  traffic_.num_calls += 1;
-  traffic_.num_bytes += x.num_bytes();
-  leave();
+  in_order(stream, [=, this] {
+    Identity id{.op = Op::kRecv, .dtype = x.dtype, .num_bytes = x.num_bytes()};
+    caller_.lane->begin_call(name_, ++num_begun_, id, call, caller_.place);
+    Queue& queue = group_.queue(from, rank_);
+    const uint32_t number = queue.received.value.load(std::memory_order_relaxed);
+    traffic_.wait_seconds +=
+        caller_.lane->wait(queue.sent, number + 1, [&] { return members_[static_cast<size_t>(from)]; });
+    const Message& message = queue.messages[number % Queue::kLength];
+    if (!is_same_message(message.sent.id, id)) {
+      me_->fail_world([&] {
+        return explain_message(me_->rank(), caller_.lane->doing(), members_[static_cast<size_t>(from)], message.sent);
+      });
+    }
+    std::memcpy(x.raw(), group_.block.at(message.payload), static_cast<size_t>(x.num_bytes()));
+    raise(queue.received, number + 1);
+    traffic_.num_calls += 1;
+    traffic_.num_bytes += x.num_bytes();
+    leave();
+  });
 }
 
 }  // namespace temper::comm

@@ -17,10 +17,7 @@ namespace {
 // spinning one keeps the one it waits for from its core. (sched_yield in between was worse: it gives the core away for
 // milliseconds to whatever else runs on the machine.)
 constexpr double kSpinSeconds = 200e-6, kSpinSecondsOnSharedCores = 2e-6;
-constexpr double kSecondsBetweenLooks = 0.05;  // at a peer's process
-constexpr double kSecondsForVerdict = 5;       // its writer may have died in the middle
-
-constexpr unsigned kSleepBetweenQuestionsUs = 200;
+constexpr double kSecondsForVerdict = 5;  // its writer may have died in the middle
 
 // For all ranks of a block: threads have those of their process; launchers bind processes each to its own.
 int64_t num_cores(bool ranks_are_threads) {
@@ -29,10 +26,9 @@ int64_t num_cores(bool ranks_are_threads) {
   return sysconf(_SC_NPROCESSORS_ONLN);
 }
 
-void spin_once() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
+// Where every rank has that many threads of its own at work.
+double spin_seconds(const Block& block, const Standing& standing, int64_t num_threads) {
+  return num_threads * block.num_ranks() <= num_cores(standing.process == 0) ? kSpinSeconds : kSpinSecondsOnSharedCores;
 }
 
 }  // namespace
@@ -50,102 +46,34 @@ SharedRank::SharedRank(Block block, Standing standing)
     : block_(std::move(block)),
       standing_(std::move(standing)),
       heap_(block_, standing_.block_rank),
-      spin_seconds_(block_.num_ranks() <= num_cores(standing_.process == 0) ? kSpinSeconds
-                                                                            : kSpinSecondsOnSharedCores) {
-  doing_.process = standing_.process;
-  publish(State::kComputing, -1);
+      lanes_{Lane(*this, LaneKind::kComputing, standing_.process, spin_seconds(block_, standing_, 1)),
+             Lane(*this, LaneKind::kBeside, standing_.process, spin_seconds(block_, standing_, 2))} {
+  set_place(-1, "");
 }
 
-SharedRank::~SharedRank() { publish(State::kLeft, -1); }
+SharedRank::~SharedRank() {
+  Doing last = lane(LaneKind::kComputing).doing();
+  last.state = State::kLeft, last.waits_for = -1, last.since = now_seconds();
+  show(LaneKind::kComputing, last);
+}
 
-void SharedRank::publish(State state, int64_t waits_for) {
-  doing_.state = state;
-  doing_.waits_for = waits_for;
-  doing_.since = now_seconds();
-  block_.board(standing_.block_rank).write(doing_);
+void SharedRank::show(LaneKind kind, const Doing& doing) {
+  std::lock_guard lock(show_mutex_);
+  const Doing &computing = shown_[0], &beside = shown_[1];
+  const auto hidden = [&] { return beside.state != State::kWaiting || computing.state == State::kWaiting; };
+  const bool was_hidden = hidden();
+  shown_[static_cast<size_t>(kind)] = doing;
+  if (kind == LaneKind::kBeside && was_hidden && hidden()) return;
+  block_.board(standing_.block_rank).write(hidden() ? computing : beside);
 }
 
 void SharedRank::set_place(int64_t step, std::string_view instruction) {
-  step_ = step;
-  hash_instruction_ = text_hash(instruction);
-  doing_.id.step = step;
-  doing_.set_instruction(instruction);
-  publish(State::kComputing, -1);
-}
-
-void SharedRank::begin_call(std::string_view group, int64_t call, Identity& id, const Call& what) {
-  throw_if_failed();
-  id.layer = what.layer;
-  id.step = step_;
-  id.hash_what = text_hash(what.what);
-  id.hash_instruction = hash_instruction_;
-  doing_.id = id;
-  doing_.call = call;
-  doing_.set_group(group);
-  doing_.set_what(what.what);
-  publish(State::kInCall, -1);
-}
-
-void SharedRank::end_call() { publish(State::kComputing, -1); }
-
-namespace {
-
-// Returns whether it came to be ready in this time.
-template <class Ready>
-bool spin_until(const Ready& ready, double start, double seconds) {
-  for (double now = start; now - start < seconds; now = now_seconds()) {
-    for (int i = 0; i < 16; ++i) {
-      if (ready()) return true;
-      spin_once();
-    }
-  }
-  return ready();
-}
-
-}  // namespace
-
-double SharedRank::wait(Signal& signal, uint32_t target, const std::function<int64_t()>& whom) {
-  const auto ready = [&] { return signal.reached(target); };
-  if (ready()) return 0;
-  const double start = now_seconds();
-  if (spin_until(ready, start, spin_seconds_)) return now_seconds() - start;
-  return wait_long(
-      ready, [&] { sleep_on(signal, target); }, whom, start);
-}
-
-double SharedRank::wait(const std::function<bool()>& ready, int64_t whom) {
-  if (ready()) return 0;
-  const double start = now_seconds();
-  if (spin_until(ready, start, spin_seconds_)) return now_seconds() - start;
-  const auto sleep = [] { usleep(kSleepBetweenQuestionsUs); };
-  return wait_long(
-      ready, sleep, [whom] { return whom; }, start);
-}
-
-double SharedRank::wait_long(const std::function<bool()>& ready, const std::function<void()>& sleep,
-                             const std::function<int64_t()>& whom, double start) {
-  int64_t awaited = whom();
-  publish(State::kWaiting, awaited);
-  double last_look = start;
-  while (!ready()) {
-    sleep();
-    throw_if_failed();
-    const double now = now_seconds();
-    const bool too_late = now - start > deadline_seconds_;
-    if (!too_late && now - last_look < kSecondsBetweenLooks) continue;
-    last_look = now;
-    if (const int64_t next = whom(); next != awaited) {
-      awaited = next;
-      doing_.waits_for = awaited;
-      block_.board(standing_.block_rank).write(doing_);
-    }
-    // Asked before the last look: what it did before it went counts.
-    const bool lost = will_not_come(awaited);
-    if (ready()) break;
-    if (lost || too_late) fail_world([&] { return explain_wait(rank(), reports()); });
-  }
-  publish(State::kInCall, -1);
-  return now_seconds() - start;
+  place_.step = step;
+  place_.hash_instruction = text_hash(instruction);
+  Doing cut;
+  cut.set_instruction(instruction);
+  std::memcpy(place_.instruction, cut.instruction, sizeof cut.instruction);
+  lane(LaneKind::kComputing).set_place(place_);
 }
 
 bool SharedRank::will_not_come(int64_t whom) const {

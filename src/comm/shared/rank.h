@@ -1,17 +1,22 @@
-// One rank of a block: what all its groups have in common. It tells the others what it does, waits for them with a
-// deadline, and knows how to fail. Ranks are those of the world, of which the block may hold a part.
+// One rank of a block: what all its groups have in common. It tells the others what it does, and knows how to fail the
+// world. Ranks are those of the world, of which the block may hold a part.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <functional>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "backend/device.h"
 #include "comm/doing.h"
 #include "comm/shared/block.h"
 #include "comm/shared/heap.h"
-#include "comm/shared/signal.h"
+#include "comm/shared/lane.h"
 
 namespace temper::comm {
 
@@ -40,44 +45,52 @@ class SharedRank {
   const Standing& standing() const { return standing_; }
   const Block& block() const { return block_; }
   SharedHeap& heap() { return heap_; }
-  const Doing& doing() const { return doing_; }
+  Lane& lane(LaneKind kind) { return lanes_[static_cast<size_t>(kind)]; }
+  // Of the computing thread.
   void set_place(int64_t step, std::string_view instruction);
+  const Place& place() const { return place_; }
   void set_deadline(double seconds) { deadline_seconds_ = seconds; }
-
-  // A call of one of its groups: id's place is filled in here. Throws kPeer if the world has failed.
-  void begin_call(std::string_view group, int64_t call, Identity& id, const Call& what);
-  void end_call();
-
-  // Until the signal has reached target. whom: the rank that is waited for, asked only when the wait is long. Returns
-  // the seconds waited. Throws kPeer when the world fails, when that rank is gone or has left, or after the deadline.
-  double wait(Signal& signal, uint32_t target, const std::function<int64_t()>& whom);
-  // The same for what must be asked again and again.
-  double wait(const std::function<bool()>& ready, int64_t whom);
+  double deadline_seconds() const { return deadline_seconds_; }
+  // A lane is doing this. Others read of the rank what its computing lane does, or, unless that waits for somebody
+  // itself, for whom the other one waits.
+  void show(LaneKind kind, const Doing& doing);
 
   // Fails the world with this text, or with that of the rank that was first.
   [[noreturn]] void fail_world(const std::function<std::string()>& text);
   void post_verdict(std::string_view text) noexcept;
   void take_verdict(std::string_view text) noexcept;  // from elsewhere
   bool failed() const { return block_.verdict().claimed.load(std::memory_order_acquire) != 0; }
+  void throw_if_failed() const;
+  // Whether a rank that is waited for has gone, or has left.
+  bool will_not_come(int64_t whom) const;
   std::vector<RankReport> reports() const;        // of the world, by rank
   std::vector<RankReport> block_reports() const;  // by block rank
 
  private:
-  void publish(State state, int64_t waits_for);
-  double wait_long(const std::function<bool()>& ready, const std::function<void()>& sleep,
-                   const std::function<int64_t()>& whom, double start);
-  void throw_if_failed() const;
-  bool will_not_come(int64_t whom) const;
   void publish_verdict(std::string_view text) noexcept;
 
   const Block block_;
   const Standing standing_;
   SharedHeap heap_;
-  const double spin_seconds_;
-  Doing doing_;
-  int64_t step_ = -1;
-  uint64_t hash_instruction_ = 0;
-  double deadline_seconds_ = 60;
+  std::mutex show_mutex_;
+  std::array<Doing, 2> shown_;  // by lane
+  Place place_;
+  std::atomic<double> deadline_seconds_ = 60;
+  std::array<Lane, 2> lanes_;
 };
+
+// Does a call of a group in the order of its stream: at once, or by the thread of a stream for communication. caller:
+// the group's; it makes its calls one at a time.
+template <class Work>
+void call_in_order(SharedRank& rank, backend::Stream* stream, Caller& caller, Work work) {
+  if (!stream || !stream->enqueue) {
+    caller = {&rank.lane(LaneKind::kComputing), rank.place()};
+    return work();
+  }
+  stream->enqueue(stream, [&rank, &caller, place = rank.place(), work = std::move(work)] {
+    caller = {&rank.lane(LaneKind::kBeside), place};
+    work();
+  });
+}
 
 }  // namespace temper::comm

@@ -29,8 +29,8 @@ std::unique_ptr<Comm> SharedComm::world(std::shared_ptr<SharedRank> me) {
 }
 
 void SharedComm::enter(Identity id, int64_t num_bytes, const Call& call) {
-  me_->begin_call(name_, ++num_begun_, id, call);
-  group_.member(rank_).id[parity(0)] = id;
+  caller_.lane->begin_call(name_, ++num_begun_, id, call, caller_.place);
+  group_.member(rank_).call[parity(0)] = caller_.lane->doing();
   traffic_.num_calls += 1;
   traffic_.num_bytes += num_bytes;
 }
@@ -41,7 +41,7 @@ void SharedComm::meet() {
   Meeting& meeting = group_.meeting();
   const uint32_t num_arrived = meeting.num_arrived.fetch_add(1, std::memory_order_acq_rel) + 1;
   if (num_arrived == stage_ * static_cast<uint32_t>(group_.size)) return raise(meeting.met, stage_);
-  traffic_.wait_seconds += me_->wait(meeting.met, stage_, [this] { return first_missing(); });
+  traffic_.wait_seconds += caller_.lane->wait(meeting.met, stage_, [this] { return first_missing(); });
 }
 
 int64_t SharedComm::first_missing() const {
@@ -53,14 +53,14 @@ int64_t SharedComm::first_missing() const {
 
 void SharedComm::check_agreement() {
   const uint32_t last = (stage_ - 1) % 2;
-  const Identity& mine = group_.member(rank_).id[last];
+  const Identity& mine = group_.member(rank_).call[last].id;
   bool agreed = true;
-  for (int64_t r = 0; r < group_.size; ++r) agreed = agreed && group_.member(r).id[last] == mine;
+  for (int64_t r = 0; r < group_.size; ++r) agreed = agreed && group_.member(r).call[last].id == mine;
   if (agreed) return;
   me_->fail_world([&] {
-    std::vector<Identity> ids;
-    for (int64_t r = 0; r < group_.size; ++r) ids.push_back(group_.member(r).id[last]);
-    return explain_mismatch(members_, ids, me_->reports());
+    std::vector<Doing> calls;
+    for (int64_t r = 0; r < group_.size; ++r) calls.push_back(group_.member(r).call[last]);
+    return explain_mismatch(members_, calls);
   });
 }
 
@@ -69,6 +69,7 @@ std::unique_ptr<Comm> SharedComm::split(int64_t color, int64_t key, std::string_
     int64_t color, key, rank;
   };
   const Call call{.what = "split"};
+  caller_ = {&me_->lane(LaneKind::kComputing), me_->place()};
   enter({.op = Op::kSplit}, 0, call);
   const Choice mine{color, key, rank_};
   std::vector<Choice> choices(members_.size());

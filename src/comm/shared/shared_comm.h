@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "comm/shared/group.h"
@@ -40,7 +41,11 @@ class SharedComm : public Comm {
  private:
   // Begins a call; the identity is compared at its first meeting.
   void enter(Identity id, int64_t num_bytes, const Call& call);
-  void leave() { me_->end_call(); }
+  void leave() { caller_.lane->end_call(); }
+  template <class Work>
+  void in_order(backend::Stream* stream, Work work) {
+    call_in_order(*me_, stream, caller_, std::move(work));
+  }
   // Publishes what this rank did in the stage and waits until all have done theirs.
   void meet();
   int64_t first_missing() const;  // of the world
@@ -50,6 +55,8 @@ class SharedComm : public Comm {
   void gather_bytes(char* all, const char* mine, int64_t num_bytes);
   void reduce_at_once(View x, Reduce reduce);
   void reduce_by_pieces(View x, Reduce reduce);
+  void sum_own_piece(View mine, View all);
+  void exchange_rows(View to, std::span<const int64_t> recv_rows, View from, std::span<const int64_t> send_rows);
   std::vector<int64_t> exchange_counts(std::span<const int64_t> recv_rows, std::span<const int64_t> send_rows);
 
   const std::shared_ptr<SharedRank> me_;
@@ -58,6 +65,7 @@ class SharedComm : public Comm {
   const std::vector<int64_t> members_;
   const std::string name_;
   uint32_t stage_ = 0;
+  Caller caller_;
   int64_t num_begun_ = 0;
   std::vector<const void*> sources_;  // of a sum, by rank
   Traffic traffic_;

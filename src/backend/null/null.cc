@@ -5,6 +5,7 @@
 
 #include "backend/null_counters.h"
 #include "backend/registry.h"
+#include "base/thread.h"
 
 namespace temper::backend {
 namespace {
@@ -49,7 +50,8 @@ OpTable counting_ops() {
   return ops;
 }
 
-DeviceInfo info() { return {"null: counts, moves nothing", 0, 1}; }
+// As many threads as the CPU has: what is allocated for each of them is part of a plan.
+DeviceInfo info() { return {"null: counts, moves nothing", 0, num_threads()}; }
 Peak peak(DType) { return {0, "unknown"}; }
 
 // Addresses that no machine maps (bits 48-62 of a user address are zero on every 64-bit system we run on): reading one

@@ -19,10 +19,10 @@ struct PlanArguments {
 };
 
 void print_role(const plan::Role& role) {
-  fmt::print("\nstage {}: layers", role.stage);
-  for (const parallel::LayerRange& layers : role.chunks)
-    fmt::print("{} {} to {}", &layers == role.chunks.data() ? "" : ",", layers.begin, layers.end - 1);
-  fmt::print(", {} ranks, {} passes of micro-batches alive\n", role.num_ranks, role.num_slots);
+  fmt::print("\nstage {}: ", role.stage);
+  for (const parallel::SiteRange& sites : role.chunks)
+    fmt::print("{}{}", &sites == role.chunks.data() ? "" : "; ", parallel::describe(sites));
+  fmt::print("; {} ranks, {} passes of micro-batches alive\n", role.num_ranks, role.num_slots);
   for (int k = 0; k < kNumTensorKinds; ++k)
     if (role.bytes[k] > 0)
       fmt::print("  {:<20} {:>12}\n", tensor_kind_name(static_cast<TensorKind>(k)), format_bytes(role.bytes[k]));

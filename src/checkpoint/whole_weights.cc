@@ -5,6 +5,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -27,13 +28,18 @@ View view_of(Request& request) { return {request.data(), DType::kI64, {static_ca
 
 constexpr comm::Call kRequest{"request for weights"}, kAnswer{"weights"};
 
-// Which of the whole model's parts a name belongs to, in their order: the embedding, the layers, what comes after them.
-// A stage of an interleaved pipeline has layers between those of others.
-int64_t place_of(std::string_view name) {
+// Which of the whole model's parts a name belongs to, in their order: the embedding, the layers, what comes after them;
+// then which part of a layer (model/block.h). A stage of an interleaved pipeline has layers between those of others,
+// and of a layer that is cut two stages have every other part.
+std::pair<int64_t, size_t> place_of(std::string_view name) {
   constexpr std::string_view kLayers = "model.layers.";
-  if (name == "model.embed_tokens.weight") return -1;
-  if (!name.starts_with(kLayers)) return std::numeric_limits<int64_t>::max();
-  return std::stoll(std::string(name.substr(kLayers.size())));
+  constexpr std::array<std::string_view, 6> kParts = {
+      ".self_attn.", ".mlp.", ".input_layernorm.", ".post_attention_layernorm.", ".attn_hc.", ".ffn_hc."};
+  if (name == "model.embed_tokens.weight") return {-1, 0};
+  if (!name.starts_with(kLayers)) return {std::numeric_limits<int64_t>::max(), 0};
+  const auto is_in = [&](std::string_view part) { return name.find(part) != name.npos; };
+  const auto part = std::find_if(kParts.begin(), kParts.end(), is_in) - kParts.begin();
+  return {std::stoll(std::string(name.substr(kLayers.size()))), static_cast<size_t>(part)};
 }
 
 }  // namespace

@@ -23,6 +23,7 @@ BlockDims block_dims(const Config& c, int64_t layer, const ModelPart& part) {
               c.vocab_size,  !mtp && c.is_hash_moe[layer], c.routed_scaling_factor, c.swiglu_limit};
   a.part = part.tensor();
   dims.moe.part = {part.ep_rank, part.ep_size, part.expert_rows, part.exact()};
+  if (!mtp) dims.here = part.sites_of(layer);
   return dims;
 }
 
@@ -39,12 +40,13 @@ Block::Block(const std::string& prefix, BlockDims dims, layers::Dtypes dtypes)
       attention_(prefix + "self_attn.", dims.attention, dtypes),
       moe_(prefix + "mlp.", dims.moe, dtypes) {}
 
-void Block::collect(layers::ParameterList& list) {
-  attention_.collect(list);
-  moe_.collect(list);
-  list.insert(list.end(), {&attention_norm_.w, &moe_norm_.w});
-  attention_hyper_.collect(list);
-  moe_hyper_.collect(list);
+void Block::collect(layers::ParameterList& list, LayerSites of) {
+  if (of.attention) attention_.collect(list);
+  if (of.experts) moe_.collect(list);
+  if (of.attention) list.push_back(&attention_norm_.w);
+  if (of.experts) list.push_back(&moe_norm_.w);
+  if (of.attention) attention_hyper_.collect(list);
+  if (of.experts) moe_hyper_.collect(list);
 }
 
 void Block::declare_site(Book& book, SiteSaved& site, const layers::HyperConnection& hyper, const std::string& name,
@@ -59,18 +61,21 @@ void Block::declare_site(Book& book, SiteSaved& site, const layers::HyperConnect
 
 void Block::declare_saved(Book& book, int64_t max_tokens) {
   const int64_t max_rows = tensor_part().piece(max_tokens);
-  declare_site(book, saved_.attention_site, attention_hyper_, prefix_ + "attention_site", max_rows);
-  declare_site(book, saved_.moe_site, moe_hyper_, prefix_ + "moe_site", max_rows);
-  book.declare(&saved_.x_mid_TMD, TensorKind::kSaved, prefix_ + "x_mid", dtypes_.act,
-               {max_rows, dims_.hyper.M, dims_.hyper.D});
-  attention_.declare_saved(book, saved_.attention, max_tokens);
-  moe_.declare_saved(book, saved_.moe, max_rows);
+  const auto [has_attention, has_experts] = dims_.here;
+  if (has_attention) declare_site(book, saved_.attention_site, attention_hyper_, prefix_ + "attention_site", max_rows);
+  if (has_experts) declare_site(book, saved_.moe_site, moe_hyper_, prefix_ + "moe_site", max_rows);
+  if (has_attention && has_experts)
+    book.declare(&saved_.x_mid_TMD, TensorKind::kSaved, prefix_ + "x_mid", dtypes_.act,
+                 {max_rows, dims_.hyper.M, dims_.hyper.D});
+  if (has_attention) attention_.declare_saved(book, saved_.attention, max_tokens);
+  if (has_experts) moe_.declare_saved(book, saved_.moe, max_rows);
 }
 
 void Block::declare_choices(Book& book, int64_t max_tokens) {
-  book.declare(&choices_.expert_TK, TensorKind::kSaved, prefix_ + "choices:expert", DType::kI32,
-               {tensor_part().piece(max_tokens), dims_.moe.K});
-  if (!attention_.indexer()) return;
+  if (dims_.here.experts)
+    book.declare(&choices_.expert_TK, TensorKind::kSaved, prefix_ + "choices:expert", DType::kI32,
+                 {tensor_part().piece(max_tokens), dims_.moe.K});
+  if (!dims_.here.attention || !attention_.indexer()) return;
   book.declare(&choices_.selected_TA, TensorKind::kSaved, prefix_ + "choices:selected", DType::kI32,
                {tensor_part().padded(max_tokens), dims_.attention.indexer.A});
 }
@@ -78,19 +83,20 @@ void Block::declare_choices(Book& book, int64_t max_tokens) {
 void Block::declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train) {
   const ScratchScope scope(book);
   const int64_t max_rows = tensor_part().piece(max_tokens);
+  const auto [has_attention, has_experts] = dims_.here;
   if (train) {
     const Shape shape{max_rows, dims_.hyper.D};
-    {
+    if (has_experts) {
       const ScratchScope same(book);  // one memory unless both are kept
       book.declare(&moe_dy_TD_, dtypes_.operands, prefix_ + "moe:dy", dtypes_.act, shape);
     }
     book.declare(&attention_dy_TD_, dtypes_.operands, prefix_ + "attention:dy", dtypes_.act, shape);
     book.declare(&dh_TD_, TensorKind::kScratch, prefix_ + "dh", dtypes_.acc, shape);
-    attention_hyper_.declare_scratch(book, max_rows);
-    moe_hyper_.declare_scratch(book, max_rows);
+    if (has_attention) attention_hyper_.declare_scratch(book, max_rows);
+    if (has_experts) moe_hyper_.declare_scratch(book, max_rows);
   }
-  attention_.declare_scratch(book, max_tokens, num_threads, train);
-  moe_.declare_scratch(book, max_rows, train);
+  if (has_attention) attention_.declare_scratch(book, max_tokens, num_threads, train);
+  if (has_experts) moe_.declare_scratch(book, max_rows, train);
 }
 
 Block::SiteSaved Block::first(const SiteSaved& site, int64_t T) {
@@ -100,7 +106,8 @@ Block::SiteSaved Block::first(const SiteSaved& site, int64_t T) {
 Block::Choices Block::choices(int64_t num_tokens) const {
   const layers::TensorPart& part = tensor_part();
   Choices out;
-  out.expert_TK = choices_.expert_TK.first(part.end(num_tokens) - part.begin(num_tokens));
+  if (choices_.expert_TK.defined())
+    out.expert_TK = choices_.expert_TK.first(part.end(num_tokens) - part.begin(num_tokens));
   if (choices_.selected_TA.defined()) out.selected_TA = choices_.selected_TA.first(num_tokens);
   return out;
 }
@@ -111,16 +118,14 @@ void Block::attention_input(Ctx& ctx, View x_TMD) const {
   attention_norm_.forward(ctx, site.h_TD, site.rstd_T, site.u_TD);
 }
 
-void Block::attention_output(Ctx& ctx, View x_TMD) const {
-  const int64_t T = x_TMD.dim(0);
-  const auto site = first(saved_.attention_site, T);
-  attention_hyper_.post(ctx, saved_.x_mid_TMD.first(T), x_TMD, site.y_TD, site.hyper);
+void Block::attention_output(Ctx& ctx, View x_mid_TMD, View x_TMD) const {
+  const auto site = first(saved_.attention_site, x_TMD.dim(0));
+  attention_hyper_.post(ctx, x_mid_TMD, x_TMD, site.y_TD, site.hyper);
 }
 
-void Block::experts(Ctx& ctx, View xo_TMD, View token_T, const layers::ChoiceRule& rule) const {
+void Block::experts(Ctx& ctx, View xo_TMD, View x_mid_TMD, View token_T, const layers::ChoiceRule& rule) const {
   const int64_t T = xo_TMD.dim(0);
   const auto site = first(saved_.moe_site, T);
-  const View x_mid_TMD = saved_.x_mid_TMD.first(T);
   moe_hyper_.pre(ctx, site.u_TD, x_mid_TMD, site.hyper);
   moe_norm_.forward(ctx, site.h_TD, site.rstd_T, site.u_TD);
   moe_.forward(ctx, site.y_TD, site.h_TD, token_T, moe_.first(saved_.moe, T), choices_.expert_TK.first(T), rule);
@@ -129,38 +134,53 @@ void Block::experts(Ctx& ctx, View xo_TMD, View token_T, const layers::ChoiceRul
 
 void Block::forward(Ctx& ctx, View xo_TMD, View x_TMD, const Choosing& choosing, const DeviceLayout& layout,
                     const RotaryTable& rotary) const {
-  const int64_t T = layout.num_tokens();
-  const auto site = first(saved_.attention_site, x_TMD.dim(0));
-  attention_input(ctx, x_TMD);
-  attention_.forward(ctx, site.y_TD, site.h_TD, attention_.first(saved_.attention, layout), choices(T).selected_TA,
-                     choosing.entries, choosing.use, layout, rotary);
-  attention_output(ctx, x_TMD);
-  experts(ctx, xo_TMD, layout.token_T.rows(tensor_part().begin(T), tensor_part().end(T)), choosing.experts);
+  const int64_t P = x_TMD.dim(0), T = layout.num_tokens();
+  View x_mid_TMD = x_TMD;
+  if (dims_.here.attention) {
+    x_mid_TMD = dims_.here.experts ? saved_.x_mid_TMD.first(P) : xo_TMD;
+    attention_input(ctx, x_TMD);
+    const auto site = first(saved_.attention_site, P);
+    attention_.forward(ctx, site.y_TD, site.h_TD, attention_.first(saved_.attention, layout), choices(T).selected_TA,
+                       choosing.entries, choosing.use, layout, rotary);
+    attention_output(ctx, x_mid_TMD, x_TMD);
+  }
+  if (dims_.here.experts)
+    experts(ctx, xo_TMD, x_mid_TMD, layout.token_T.rows(tensor_part().begin(T), tensor_part().end(T)),
+            choosing.experts);
 }
 
 void Block::backward(Ctx& ctx, View dx_TMD, View x_TMD, layers::EntryUse use, const layers::Moe::Balance& balance,
                      const DeviceLayout& layout, const RotaryTable& rotary) const {
-  const int64_t P = x_TMD.dim(0), T = layout.num_tokens();
-  const auto attention_site = first(saved_.attention_site, P), moe_site = first(saved_.moe_site, P);
-  const View x_mid_TMD = saved_.x_mid_TMD.first(P), dh_TD = dh_TD_.first(P);
-  const View moe_dy_TD = moe_dy_TD_.first(P), attention_dy_TD = attention_dy_TD_.first(P);
-  const Choices chosen = choices(T);
+  const auto [has_attention, has_experts] = dims_.here;
+  if (has_experts) backward_experts(ctx, dx_TMD, has_attention ? saved_.x_mid_TMD.first(x_TMD.dim(0)) : x_TMD, balance);
+  if (has_attention) backward_attention(ctx, dx_TMD, x_TMD, use, layout, rotary);
+}
 
-  moe_hyper_.backward_post(ctx, moe_dy_TD, dx_TMD, x_mid_TMD, moe_site.y_TD, moe_site.hyper);
-  moe_.backward(ctx, dh_TD, moe_dy_TD, moe_site.h_TD, moe_.first(saved_.moe, P), chosen.expert_TK, balance);
-  moe_norm_.backward(ctx, dh_TD, dh_TD, moe_site.u_TD, moe_site.rstd_T);
-  moe_hyper_.backward_pre(ctx, dx_TMD, dh_TD, x_mid_TMD, moe_site.hyper);
+void Block::backward_experts(Ctx& ctx, View dx_TMD, View x_mid_TMD, const layers::Moe::Balance& balance) const {
+  const int64_t P = x_mid_TMD.dim(0);
+  const auto site = first(saved_.moe_site, P);
+  const View dh_TD = dh_TD_.first(P), dy_TD = moe_dy_TD_.first(P);
+  moe_hyper_.backward_post(ctx, dy_TD, dx_TMD, x_mid_TMD, site.y_TD, site.hyper);
+  moe_.backward(ctx, dh_TD, dy_TD, site.h_TD, moe_.first(saved_.moe, P), choices_.expert_TK.first(P), balance);
+  moe_norm_.backward(ctx, dh_TD, dh_TD, site.u_TD, site.rstd_T);
+  moe_hyper_.backward_pre(ctx, dx_TMD, dh_TD, x_mid_TMD, site.hyper);
+}
 
-  attention_hyper_.backward_post(ctx, attention_dy_TD, dx_TMD, x_TMD, attention_site.y_TD, attention_site.hyper);
-  attention_.backward(ctx, dh_TD, attention_dy_TD, attention_site.h_TD, attention_.first(saved_.attention, layout),
-                      chosen.selected_TA, use, layout, rotary);
-  attention_norm_.backward(ctx, dh_TD, dh_TD, attention_site.u_TD, attention_site.rstd_T);
-  attention_hyper_.backward_pre(ctx, dx_TMD, dh_TD, x_TMD, attention_site.hyper);
+void Block::backward_attention(Ctx& ctx, View dx_TMD, View x_TMD, layers::EntryUse use, const DeviceLayout& layout,
+                               const RotaryTable& rotary) const {
+  const int64_t P = x_TMD.dim(0);
+  const auto site = first(saved_.attention_site, P);
+  const View dh_TD = dh_TD_.first(P), dy_TD = attention_dy_TD_.first(P);
+  attention_hyper_.backward_post(ctx, dy_TD, dx_TMD, x_TMD, site.y_TD, site.hyper);
+  attention_.backward(ctx, dh_TD, dy_TD, site.h_TD, attention_.first(saved_.attention, layout),
+                      choices(layout.num_tokens()).selected_TA, use, layout, rotary);
+  attention_norm_.backward(ctx, dh_TD, dh_TD, site.u_TD, site.rstd_T);
+  attention_hyper_.backward_pre(ctx, dx_TMD, dh_TD, x_TMD, site.hyper);
 }
 
 void Block::backward_indexer(Ctx& ctx, View loss_1, layers::EntryUse use, double coefficient,
                              const DeviceLayout& layout, const RotaryTable& rotary) const {
-  if (!attention_.indexer()) return;
+  if (!dims_.here.attention || !attention_.indexer()) return;
   const int64_t T = layout.num_tokens(), P = tensor_part().end(T) - tensor_part().begin(T);
   attention_.backward_indexer(ctx, loss_1, first(saved_.attention_site, P).h_TD,
                               attention_.first(saved_.attention, layout), choices(T).selected_TA, use, coefficient,

@@ -85,12 +85,12 @@ Block::Choosing Model::Impl::choosing(Ctx& ctx, const Config& config, const Choi
   const int64_t num_rows = group_rows(layer), K = config.num_experts_per_tok;
   const Block::Choices chosen = block(layer).choices(num_rows);
   Block::Choosing out;
-  if (!given.expert_TK.empty()) {
+  if (!given.expert_TK.empty() && here(layer).experts) {
     bool complete = true;
     for (int64_t t = 0; t < num_rows; ++t) complete &= given.expert_TK[t * K] >= 0;
     out.experts = place(ctx, given.expert_TK, complete, chosen.expert_TK, given_expert_TK);
   }
-  if (!given.selected_TA.empty()) {
+  if (!given.selected_TA.empty() && here(layer).attention) {
     bool complete = true;
     for (const auto& entries : layout.host().entries)
       for (int64_t t = 0; entries.rate == config.csa_rate && t < num_rows; ++t)
@@ -110,15 +110,12 @@ Choices Model::choices(Ctx& ctx) const {
     return values;
   };
   for (int64_t l = 0; l < m.num_blocks(); ++l) {
-    if (!m.runs(l)) {
-      out.layers.emplace_back();
-      continue;
-    }
+    auto& layer = out.layers.emplace_back();
+    if (!m.here(l).any()) continue;
     const bool is_mtp = l == config_.num_hidden_layers;
     const Block::Choices chosen = m.block(l).choices(m.group_rows(l));
-    auto& layer = out.layers.emplace_back();
-    layer.expert_TK = fetch(chosen.expert_TK);
-    if (!is_mtp && m.block(l).attention().is_choosing(m.layout, m.entry_uses[l]))
+    if (m.here(l).experts) layer.expert_TK = fetch(chosen.expert_TK);
+    if (!is_mtp && m.here(l).attention && m.block(l).attention().is_choosing(m.layout, m.entry_uses[l]))
       layer.selected_TA = fetch(chosen.selected_TA);
   }
   return out;
@@ -150,7 +147,7 @@ double bias_range(Ctx& ctx, const layers::Moe& moe) {
 }  // namespace
 
 void Model::Impl::add_statistics(Ctx& ctx, const Config& config, int64_t layer) {
-  if (!load_LE.defined()) return;
+  if (!load_LE.defined() || !here(layer).experts) return;
   Block& b = block(layer);
   layers::Moe::Statistics to{{}, {}, clamped_L3.slice(0, layer, layer + 1).reshape({3})};
   if (routes_by_score(config, layer)) to.load_E = load_E(layer), to.entropy_1 = entropy_L.slice(0, layer, layer + 1);
@@ -174,7 +171,7 @@ std::vector<MoeStatistics> Model::moe_statistics(Ctx& ctx) const {
     if (Impl::routes_by_score(config_, l)) {
       s.load_E.assign(load_LE.begin() + l * E, load_LE.begin() + (l + 1) * E);
       s.entropy = rows > 0 ? entropy_L[l] / static_cast<double>(rows) : 0;
-      if (m.runs(l)) s.bias_range = bias_range(ctx, m.block(l).moe());
+      if (m.here(l).experts) s.bias_range = bias_range(ctx, m.block(l).moe());
     }
     s.num_gate_high = clamped_L3[3 * l], s.num_linear_high = clamped_L3[3 * l + 1];
     s.num_linear_low = clamped_L3[3 * l + 2];
@@ -189,7 +186,7 @@ std::vector<MoeStatistics> Model::moe_statistics(Ctx& ctx) const {
   return out;
 }
 
-bool Model::runs_block(int64_t block) const { return impl_->runs(block); }
+bool Model::runs_experts(int64_t block) const { return impl_->here(block).experts; }
 
 void Model::place_experts(Ctx& ctx, int64_t block, std::span<const int32_t> position_E) {
   impl_->block(block).moe().place_experts(ctx, position_E);
@@ -198,7 +195,7 @@ void Model::place_experts(Ctx& ctx, int64_t block, std::span<const int32_t> posi
 void Model::update_router_biases(Ctx& ctx, double speed) {
   Impl& m = *impl_;
   for (int64_t l = 0; l < m.num_blocks(); ++l)
-    if (m.runs(l) && Impl::routes_by_score(config_, l)) m.block(l).moe().update_bias(ctx, m.load_E(l), speed);
+    if (m.here(l).experts && Impl::routes_by_score(config_, l)) m.block(l).moe().update_bias(ctx, m.load_E(l), speed);
 }
 
 AuxiliaryLosses Model::auxiliary_losses(Ctx& ctx) const {

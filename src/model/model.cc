@@ -60,11 +60,11 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
   for (int64_t l = 0; l < c.num_hidden_layers; ++l)
     blocks.push_back(
         std::make_unique<Block>("model.layers." + std::to_string(l) + ".", block_dims(c, l, options.part), dtypes));
-  for (const LayerRange& layers :
-       options.part.chunks.empty() ? std::vector<LayerRange>{{0, c.num_hidden_layers}} : options.part.chunks) {
+  for (const SiteRange& sites :
+       options.part.chunks.empty() ? std::vector<SiteRange>{{0, 2 * c.num_hidden_layers}} : options.part.chunks) {
     Chunk& chunk = chunks.emplace_back();
-    chunk.layers = layers;
-    chunk.keep = make_keep_plan(options.recompute, layers.end - layers.begin, options.train);
+    chunk.sites = sites;
+    chunk.keep = make_keep_plan(options.recompute, sites.end_layer() - sites.first_layer(), options.train);
     chunk.stream_buffers.resize(chunk.keep.num_stream_buffers);
   }
   if (options.mtp) {
@@ -79,6 +79,14 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
     if (has_last()) mtp = std::make_unique<Mtp>(c, dtypes, options.part);
   }
   counted_rows_L.assign(num_blocks(), 0);
+}
+
+// What stands behind the main layers.
+void Model::Impl::collect_ends(layers::ParameterList& list) {
+  list.push_back(&norm.w);
+  head_hyper.collect(list);
+  lm_head.collect(list);
+  if (mtp) mtp->collect(list);
 }
 
 namespace {
@@ -106,10 +114,7 @@ Model::Model(Config config, ModelOptions options) : config_(std::move(config)), 
     block->collect(parameters_);
     block_ends.push_back(parameters_.size());
   }
-  parameters_.push_back(&m.norm.w);
-  m.head_hyper.collect(parameters_);
-  m.lm_head.collect(parameters_);
-  if (m.mtp) m.mtp->collect(parameters_);
+  m.collect_ends(parameters_);
   choose_trainable(parameters_, options_);
   m.lowest_trained = m.embedding.w.trainable ? -1 : config_.num_hidden_layers + 1;
   for (size_t i = 1; i < parameters_.size() && m.lowest_trained > config_.num_hidden_layers; ++i) {
@@ -120,23 +125,19 @@ Model::Model(Config config, ModelOptions options) : config_(std::move(config)), 
   m.entry_uses.resize(config_.num_hidden_layers);
   m.indexer_is_trained = std::any_of(parameters_.begin(), parameters_.end(),
                                      [](const Parameter* p) { return p->trainable && is_indexer(*p); });
-  drop_other_stages(block_ends);
+  drop_other_stages();
   share_parameters(parameters_, options_);
   m.units = parameter_units(parameters_, config_.num_hidden_layers, m.with_mtp);
 }
 
 // Until here every rank knows the whole model; now its list is that of what it has. The prediction block reads the
 // embedding, too.
-void Model::drop_other_stages(const std::vector<size_t>& block_ends) {
-  const Impl& m = *impl_;
-  const auto list = parameters_;
+void Model::drop_other_stages() {
+  Impl& m = *impl_;
   parameters_.clear();
-  if (m.has_first() || m.mtp) parameters_.push_back(list.front());
-  for (const Impl::Chunk& chunk : m.chunks) {
-    const size_t begin = m.is_first(chunk) ? 1 : block_ends[chunk.layers.begin - 1];
-    const size_t end = m.is_last(chunk) ? list.size() : block_ends[chunk.layers.end - 1];
-    parameters_.insert(parameters_.end(), list.begin() + begin, list.begin() + end);
-  }
+  if (m.has_first() || m.mtp) m.embedding.collect(parameters_);
+  for (auto& block : m.blocks) block->collect(parameters_, block->here());
+  if (m.has_last()) m.collect_ends(parameters_);
 }
 
 Model::~Model() = default;
@@ -187,7 +188,7 @@ void Model::declare(Book& book) {
   }
   const ScratchScope scope(book);
   for (int64_t l = 0; l < config_.num_hidden_layers; ++l)
-    if (m.runs(l)) m.blocks[l]->declare_scratch(book, T, options_.num_threads, options_.train);
+    if (m.here(l).any()) m.blocks[l]->declare_scratch(book, T, options_.num_threads, options_.train);
   if (m.mtp) m.mtp->declare_scratch(book, T, options_.num_threads, options_.train);
   if (m.has_first() || m.mtp) m.embedding.declare_scratch(book, T, options_.train);
   if (!m.has_last()) return;
@@ -201,7 +202,8 @@ void Model::declare_saved(Book& book, size_t chunk) {
   Impl& m = *impl_;
   Impl::Chunk& c = m.chunks[chunk];
   for (auto& buffer : c.stream_buffers) book.declare(&buffer, TensorKind::kSaved, "streams", m.dtypes.act, {P, M, D});
-  for (int64_t l = c.layers.begin; l < c.layers.end; ++l) m.blocks[l]->declare_choices(book, T);
+  const int64_t first = c.sites.first_layer(), end = c.sites.end_layer();
+  for (int64_t l = first; l < end; ++l) m.blocks[l]->declare_choices(book, T);
   if (m.is_last(c)) {
     m.head_hyper.declare_saved(book, m.head_saved, P);
     book.declare(&m.v_TD, TensorKind::kSaved, "head:v", m.dtypes.act, {P, D});
@@ -210,7 +212,7 @@ void Model::declare_saved(Book& book, size_t chunk) {
     if (m.mtp) m.mtp->declare_saved(book, T);
   }
   const int64_t shared = book.mark(TensorKind::kSaved);
-  for (int64_t l = c.layers.begin; l < c.layers.end; ++l) {
+  for (int64_t l = first; l < end; ++l) {
     if (c.keep.share_saved) book.rewind(TensorKind::kSaved, shared);
     m.blocks[l]->declare_saved(book, T);
   }

@@ -83,6 +83,8 @@ class Model {
 
   // Units of parameters, as WeightKeeper counts them; the ends last.
   const std::vector<layers::ParameterList>& units() const;
+  // Those of a main layer's site (SiteRange), wherever it is.
+  layers::ParameterList site_parameters(int64_t site) const;
   // Who is asked for weights and told of gradients from now on; null: nobody.
   void set_weight_keeper(WeightKeeper* keeper);
 
@@ -137,9 +139,9 @@ class Model {
   // By layer, the prediction block last. Only where options.train.
   std::vector<MoeStatistics> moe_statistics(layers::Ctx& ctx) const;
   // Where experts are spread over ranks: from now on expert i of a block (the prediction block is the last) stands at
-  // place position_E[i] of all ranks' experts, whose weights are there already. Of use on ranks that run the block.
+  // place position_E[i] of all ranks' experts, whose weights are there already. Of use on ranks that run its experts.
   void place_experts(layers::Ctx& ctx, int64_t block, std::span<const int32_t> position_E);
-  bool runs_block(int64_t block) const;
+  bool runs_experts(int64_t block) const;
   // Once a step: bias_e += speed * sign(mean load - load_e) in every score layer (page 6.3).
   void update_router_biases(layers::Ctx& ctx, double speed);
   // After forward: rows [begin, end) of this rank's logits [T, V], to the host; for verify and generate, by chunks.
@@ -160,7 +162,7 @@ class Model {
   Choices choices(layers::Ctx& ctx) const;
 
   // Streams [T, M, D] before a layer of the chunk or after its last one; intact after forward unless recompute
-  // is kFull or train is false.
+  // is kFull or train is false. Where the chunk begins or ends within a layer, those between its two sites.
   View streams(int64_t layer) const;
 
   struct Impl;
@@ -169,7 +171,7 @@ class Model {
  private:
   void backward(layers::Ctx& ctx, const LossGradients& gradients, bool weights_later);
   void declare_saved(Book& book, size_t chunk);
-  void drop_other_stages(const std::vector<size_t>& block_ends);
+  void drop_other_stages();
 
   Config config_;
   ModelOptions options_;

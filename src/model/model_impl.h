@@ -18,9 +18,9 @@ struct Model::Impl {
   Impl(const Config& config, const ModelOptions& options);
 
   layers::Dtypes dtypes;
-  // Main layers that follow one another, and where their streams are.
+  // Sites of main layers that follow one another, and where their streams are.
   struct Chunk {
-    LayerRange layers;
+    SiteRange sites;
     KeepPlan keep;
     std::vector<View> stream_buffers;  // act [T, M, D], by KeepPlan
   };
@@ -61,8 +61,8 @@ struct Model::Impl {
   std::optional<Choices> given;  // of the current micro-batch
   bool with_mtp = false;         // whether the model has it, here or on another rank
   const Chunk& chunk() const { return chunks[selected_chunk]; }
-  bool is_first(const Chunk& of) const { return of.layers.begin == 0; }
-  bool is_last(const Chunk& of) const { return of.layers.end == static_cast<int64_t>(blocks.size()); }
+  bool is_first(const Chunk& of) const { return of.sites.begin == 0; }
+  bool is_last(const Chunk& of) const { return of.sites.end == 2 * std::ssize(blocks); }
   bool has_first() const { return is_first(chunks.front()); }
   bool has_last() const { return is_last(chunks.back()); }
   View given_expert_TK, given_selected_TA;  // i32: given choices of one layer
@@ -81,6 +81,7 @@ struct Model::Impl {
   const layers::RotaryTable& rotary(const Config& config, int64_t layer) const {
     return config.compress_rate(layer) > 0 ? compress_rotary : main_rotary;
   }
+  void collect_ends(layers::ParameterList& list);
   void gather(layers::Ctx& ctx, int64_t unit) const {
     if (keeper) keeper->gather(ctx, unit);
   }
@@ -89,9 +90,10 @@ struct Model::Impl {
   void begin_backward(layers::Ctx& ctx, int64_t unit, bool weights_later);
   void end_backward(layers::Ctx& ctx, int64_t unit, bool weights_later);
   void end_backward(layers::Ctx& ctx, int64_t unit, GradientKind kind) const;
+  // Before the chunk's sites of a layer, or after those of the one before it.
   View streams(int64_t layer) const {
     const Chunk& c = chunk();
-    return c.stream_buffers[c.keep.stream_buffer[layer - c.layers.begin]].first(num_rows());
+    return c.stream_buffers[c.keep.stream_buffer[layer - c.sites.first_layer()]].first(num_rows());
   }
   // Collapse, final norm: fills y_TD from the streams after the last layer.
   void collapse(layers::Ctx& ctx, View x_TMD) const;
@@ -99,10 +101,9 @@ struct Model::Impl {
   void rebuild(layers::Ctx& ctx, const Config& config, int64_t layer) const;
   Block& block(int64_t layer) { return layer < static_cast<int64_t>(blocks.size()) ? *blocks[layer] : mtp->block(); }
   int64_t num_blocks() const { return static_cast<int64_t>(blocks.size()) + (with_mtp ? 1 : 0); }
-  bool runs(int64_t layer) const {
-    if (layer == static_cast<int64_t>(blocks.size())) return mtp != nullptr;
-    return std::any_of(chunks.begin(), chunks.end(),
-                       [&](const Chunk& c) { return layer >= c.layers.begin && layer < c.layers.end; });
+  LayerSites here(int64_t layer) const {
+    if (layer < std::ssize(blocks)) return blocks[layer]->here();
+    return {mtp != nullptr, mtp != nullptr};
   }
   // Rows of this rank; layout has those of its tensor parallel group.
   int64_t num_rows() const { return tensor_part.end(layout.num_tokens()) - tensor_part.begin(layout.num_tokens()); }

@@ -21,16 +21,30 @@ enum class IndexerUse : uint8_t {
   kWarmUp,  // nothing else is trained, and attention reads every visible entry meanwhile
 };
 
-struct LayerRange {
-  int64_t begin, end;  // layers [begin, end)
-  bool operator==(const LayerRange&) const = default;
+// The two sites of a main layer (block.h): which of them somebody has.
+struct LayerSites {
+  bool attention = true, experts = true;
+  bool any() const { return attention || experts; }
+};
+
+// Sites [begin, end) of the main layers, which follow one another on the same residual streams: site 2 l is the
+// attention of layer l, site 2 l + 1 its experts.
+struct SiteRange {
+  int64_t begin, end;
+  bool operator==(const SiteRange&) const = default;
+  bool has(int64_t site) const { return site >= begin && site < end; }
+  LayerSites of(int64_t layer) const { return {has(2 * layer), has(2 * layer + 1)}; }
+  // Layers that it has at least one site of: [first_layer, end_layer).
+  int64_t first_layer() const { return begin / 2; }
+  int64_t end_layer() const { return (end + 1) / 2; }
 };
 
 // Which part of a model a rank has. Its groups are those of Ctx.
 struct ModelPart {
-  // Main layers: a run of them for each chunk of the rank's stage; empty: all of them. Who has the first one has the
-  // embedding; who has the last one, final norm, head and MTP.
-  std::vector<LayerRange> chunks;
+  // Main layers: a run of their sites for each chunk of the rank's stage, in ascending order and apart from one
+  // another; empty: all of them. Who has the first one has the embedding; who has the last one, final norm, head and
+  // MTP.
+  std::vector<SiteRange> chunks;
   int64_t ep_rank = 0, ep_size = 1;  // experts [rank, rank + 1) * E / size of every layer
   // Rows (token, slot) that a rank's experts take at once, those of padding included; more come in further rounds, of
   // which backward computes everything again. At least what max_tokens need on one rank. 0: what comes at worst, all
@@ -44,6 +58,12 @@ struct ModelPart {
   int64_t cp_rank = 0, cp_size = 1;  // rows of every micro-batch, in contiguous shards
   int64_t tp_rank = 0, tp_size = 1;  // heads, output groups and the vocabulary; elsewhere the rows of a shard
   layers::TensorPart tensor() const { return {tp_rank, tp_size}; }
+  // Of a main layer. Where layers are cut, their two sites are on two ranks.
+  LayerSites sites_of(int64_t layer) const {
+    for (const SiteRange& sites : chunks)
+      if (const LayerSites found = sites.of(layer); found.any()) return found;
+    return {chunks.empty(), chunks.empty()};
+  }
   // Ranks with equal whole weights, with equal slices of what tp cuts, with equal experts; what they share (ZeRO):
   // 0 nothing, 1 masters and moments, 2 also the layers' gradients, 3 also the layers' weights.
   layers::Share share, slice_share, expert_share;

@@ -35,6 +35,11 @@ void Model::Impl::rebuild(Ctx& ctx, const Config& config, int64_t layer) const {
 }
 
 const std::vector<layers::ParameterList>& Model::units() const { return impl_->units; }
+layers::ParameterList Model::site_parameters(int64_t site) const {
+  layers::ParameterList list;
+  impl_->blocks[site / 2]->collect(list, SiteRange{site, site + 1}.of(site / 2));
+  return list;
+}
 void Model::set_weight_keeper(WeightKeeper* keeper) { impl_->keeper = keeper; }
 
 void Model::Impl::begin_backward(Ctx& ctx, int64_t unit, bool weights_later) {
@@ -133,10 +138,10 @@ void Model::begin(Ctx& ctx, const layers::MicroBatch& batch, const Choices* give
 
 void Model::forward_layers(Ctx& ctx) {
   Impl& m = *impl_;
-  const LayerRange layers = m.chunk().layers;
+  const SiteRange sites = m.chunk().sites;
   if (is_first_part())
     m.embedding.forward(ctx, m.streams(0), own_rows<int32_t>(m.tokens, m.layout.cut()), m.layout.token_T);
-  for (int64_t l = layers.begin; l < layers.end; ++l) {
+  for (int64_t l = sites.first_layer(); l < sites.end_layer(); ++l) {
     const LayerScope scope(ctx, l);
     m.gather(ctx, l);
     const Block::Choosing choosing = m.choosing(ctx, config_, m.given ? m.given->layers[l] : Choices::Layer{}, l);
@@ -144,7 +149,7 @@ void Model::forward_layers(Ctx& ctx) {
     m.blocks[l]->forward(ctx, m.streams(l + 1), m.streams(l), choosing, m.layout, m.rotary(config_, l));
     m.add_statistics(ctx, config_, l);
   }
-  if (is_last_part()) m.collapse(ctx, m.streams(layers.end));
+  if (is_last_part()) m.collapse(ctx, m.streams(sites.end_layer()));
 }
 
 void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* given) {
@@ -152,8 +157,8 @@ void Model::forward(Ctx& ctx, const layers::MicroBatch& batch, const Choices* gi
   forward_layers(ctx);
 }
 
-View Model::input_streams() const { return impl_->streams(impl_->chunk().layers.begin); }
-View Model::output_streams() const { return impl_->streams(impl_->chunk().layers.end); }
+View Model::input_streams() const { return impl_->streams(impl_->chunk().sites.first_layer()); }
+View Model::output_streams() const { return impl_->streams(impl_->chunk().sites.end_layer()); }
 View Model::streams_gradient() const { return impl_->dx_TMD.first(impl_->num_rows()); }
 int64_t Model::num_chunks() const { return static_cast<int64_t>(impl_->chunks.size()); }
 bool Model::is_first_part() const { return impl_->is_first(impl_->chunk()); }
@@ -260,11 +265,11 @@ void Model::backward(Ctx& ctx, const LossGradients& gradients, bool weights_late
 
   const View dx_TMD = streams_gradient();
   const Impl::Chunk& chunk = m.chunk();
-  const int64_t first = chunk.layers.begin, segment = chunk.keep.segment;
+  const int64_t first = chunk.sites.first_layer(), last = chunk.sites.end_layer() - 1, segment = chunk.keep.segment;
   const int64_t end = std::max(first, m.indexer_is_trained ? 0 : std::max<int64_t>(m.lowest_trained, 0));
-  for (int64_t l = chunk.layers.end - 1; l >= end; --l) {
+  for (int64_t l = last; l >= end; --l) {
     const LayerScope scope(ctx, l);
-    const bool is_last = l == chunk.layers.end - 1;
+    const bool is_last = l == last;
     const int64_t in_segment = (l - first) % segment;
     if (segment > 1 && in_segment == segment - 1 && !is_last) {
       for (int64_t k = l - segment + 1; k < l; ++k) m.rebuild(ctx, config_, k);

@@ -40,8 +40,11 @@ std::optional<Share> uneven_share(const Layout& layout, const model::Config& con
   return std::nullopt;
 }
 
+// What a chunk of a stage has at least one of: the attention and the experts of every layer.
+int64_t num_sites(const model::Config& config) { return 2 * config.num_hidden_layers; }
+
 bool fits(const Layout& layout, const model::Config& config) {
-  return layout.pp * layout.chunks <= config.num_hidden_layers && !uneven_share(layout, config);
+  return layout.pp * layout.chunks <= num_sites(config) && !uneven_share(layout, config);
 }
 
 // How far apart two layouts are: the factors between their axes, as powers of two; an axis that was not asked for costs
@@ -144,13 +147,15 @@ Layout resolve(const Layout& layout, int64_t world_size, const model::Config& co
   }
   Layout resolved = layout;
   if (layout.dp == 0) resolved.dp = rest;
-  if (layout.pp > config.num_hidden_layers)
-    refuse(fmt::format("pp = {} stages are more than the model's {} layers", layout.pp, config.num_hidden_layers),
+  if (layout.pp > num_sites(config))
+    refuse(fmt::format("pp = {} stages are more than the attentions and experts of the model's {} layers", layout.pp,
+                       config.num_hidden_layers),
            layout, world_size, config);
   check_pipeline(layout.schedule, layout.pp, layout.chunks);
-  if (layout.chunks > config.num_hidden_layers / layout.pp)
-    refuse(fmt::format("chunks = {} for each of {} stages are more than the model's {} layers", layout.chunks,
-                       layout.pp, config.num_hidden_layers),
+  if (layout.chunks > num_sites(config) / layout.pp)
+    refuse(fmt::format("chunks = {} for each of {} stages are more than the attentions and experts of the model's {} "
+                       "layers",
+                       layout.chunks, layout.pp, config.num_hidden_layers),
            layout, world_size, config);
   if (const auto share = uneven_share(resolved, config))
     refuse(fmt::format("{} = {} does not divide {} = {}", share->axis, share->num_ranks, share->what, share->amount),

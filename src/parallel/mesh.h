@@ -34,8 +34,8 @@ struct MeshRank {
 };
 
 // dp filled in. Throws kInvalidArgument where the axes do not divide the world or the model (heads and output groups by
-// tp, experts by ep, a layer for every chunk of every stage, ...), with what was asked, what was found, and the nearest
-// layouts that are valid; and where schedule, pp and chunks do not fit each other.
+// tp, experts by ep, half a layer for every chunk of every stage, ...), with what was asked, what was found, and the
+// nearest layouts that are valid; and where schedule, pp and chunks do not fit each other.
 Layout resolve(const Layout& layout, int64_t world_size, const model::Config& config);
 
 // Every layout of world_size ranks that resolve takes, with the zero and, in pipelines, schedule and chunks of `like`:

@@ -1,7 +1,7 @@
 // A training step as a list of small instructions, and the interpreter that runs it.
 //
-// In a pipeline the layers are cut into num_stages * num_chunks parts, in their order; part p is chunk p / num_stages
-// of stage p % num_stages. Every stage runs a list of its own; docs/schedules.md draws them.
+// In a pipeline the layers are cut into num_stages * num_chunks parts (stages.h), in their order; part p is chunk p /
+// num_stages of stage p % num_stages. Every stage runs a list of its own; docs/schedules.md draws them.
 #pragma once
 
 #include <array>
@@ -14,7 +14,7 @@
 namespace temper::parallel {
 
 enum class Action : uint8_t {
-  kForward,         // F: the layers of a chunk
+  kForward,         // F: what a chunk has of the layers
   kLoss,            // log-probabilities and per-token gradient weights; between F and B of the last part, nothing else
   kBackward,        // B and W at once
   kBackwardInput,   // B: the gradient of the chunk's input; what W needs is kept

@@ -29,14 +29,17 @@ double mean_entries(int64_t document_tokens, int64_t rate, int64_t most) {
   return (m * K * (K - 1) / 2 + K + (S - m * K) * K) / S;
 }
 
-// A block: attention of that kind, experts, hyper-connections.
-double block_flops(const model::Config& c, AttentionKind kind, int64_t document_tokens) {
+// A site's products with its hyper-connection's streams.
+int64_t hyper_weights(const model::Config& c) {
+  const int64_t M = c.hc_mult;
+  return (2 * M + M * M) * M * c.hidden_size;
+}
+
+double attention_flops(const model::Config& c, AttentionKind kind, int64_t document_tokens) {
   constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
-  const int64_t D = c.hidden_size, Q = c.q_lora_rank, X = c.num_attention_heads * c.head_dim, M = c.hc_mult;
+  const int64_t D = c.hidden_size, Q = c.q_lora_rank, X = c.num_attention_heads * c.head_dim;
   const int64_t O = c.o_lora_rank, W = c.index_n_heads * c.index_head_dim;
-  int64_t weights = D * Q + Q * X + D * c.head_dim + X * O + c.o_groups * O * D;
-  weights += 3 * D * c.moe_intermediate_size * (c.num_experts_per_tok + 1) + D * c.n_routed_experts;
-  weights += 2 * (2 * M + M * M) * M * D;
+  int64_t weights = D * Q + Q * X + D * c.head_dim + X * O + c.o_groups * O * D + hyper_weights(c);
   double keys = mean_window(static_cast<double>(document_tokens), static_cast<double>(c.sliding_window));
   double scored = 0;  // entries that the indexer scores
   if (kind == AttentionKind::kHca) {
@@ -53,20 +56,29 @@ double block_flops(const model::Config& c, AttentionKind kind, int64_t document_
   return 2 * static_cast<double>(weights) + 4 * static_cast<double>(X) * keys + 2 * static_cast<double>(W) * scored;
 }
 
-// The best cut of L layers into P parts: the ends of its parts. cost(p, i, j): of part p with layers [i, j). join(cost,
-// rest): what a part's cost makes of the value of the cut behind it; less is better, and infinite is forbidden.
+double expert_flops(const model::Config& c) {
+  const int64_t weights =
+      3 * c.hidden_size * c.moe_intermediate_size * (c.num_experts_per_tok + 1) + c.hidden_size * c.n_routed_experts;
+  return 2 * static_cast<double>(weights + hyper_weights(c));
+}
+
+// The best cut of S sites into P parts: the ends of its parts. cost(p, i, j): of part p with sites [i, j). join(cost,
+// j, rest): what that makes of the value of the cut behind it; less is better, and infinite is forbidden. It grows with
+// the part's cost and with rest.
 template <class Cost, class Join>
-std::vector<int64_t> best_cut(int64_t L, int64_t P, const Cost& cost, const Join& join) {
+std::vector<int64_t> best_cut(int64_t S, int64_t P, const Cost& cost, const Join& join) {
   constexpr double kInfinite = std::numeric_limits<double>::infinity();
-  // Of the best cut of layers [i, L) into the parts behind p, and into p and those; from the last part up.
-  std::vector<double> rest(L + 1, kInfinite), value(L + 1);
-  std::vector<std::vector<int64_t>> end(P, std::vector<int64_t>(L + 1, L));
-  rest[L] = 0;
+  // Of the best cut of sites [i, S) into the parts behind p, and into p and those; from the last part up.
+  std::vector<double> rest(S + 1, kInfinite), value(S + 1);
+  std::vector<std::vector<int64_t>> end(P, std::vector<int64_t>(S + 1, S));
+  rest[S] = 0;
   for (int64_t p = P - 1; p >= 0; --p) {
     std::ranges::fill(value, kInfinite);
-    for (int64_t i = p; i < L; ++i) {
-      for (int64_t j = i + 1; j <= L; ++j) {
-        const double joined = join(cost(p, i, j), rest[j]);
+    for (int64_t i = p; i < S; ++i) {
+      for (int64_t j = i + 1; j <= S; ++j) {
+        const double part = cost(p, i, j);
+        if (join(part, 0, 0) >= value[i]) break;  // and longer ones all the more
+        const double joined = join(part, j, rest[j]);
         // Better by more than rounding, so that of equal cuts the one with the shorter part stays.
         if (!(joined < value[i] * (1 - 1e-12))) continue;
         value[i] = joined;
@@ -82,48 +94,65 @@ std::vector<int64_t> best_cut(int64_t L, int64_t P, const Cost& cost, const Join
 
 }  // namespace
 
-LayerCosts forward_flops(const model::Config& c, int64_t document_tokens, bool mtp) {
+SiteCosts forward_flops(const model::Config& c, int64_t document_tokens, bool mtp) {
   CHECK(document_tokens > 0, document_tokens);
   const auto D = static_cast<double>(c.hidden_size), M = static_cast<double>(c.hc_mult);
-  LayerCosts costs;
-  for (const AttentionKind kind : c.layer_types) costs.layer_L.push_back(block_flops(c, kind, document_tokens));
+  SiteCosts costs;
+  for (const AttentionKind kind : c.layer_types) {
+    costs.site_S.push_back(attention_flops(c, kind, document_tokens));
+    costs.site_S.push_back(expert_flops(c));
+  }
   const double collapse_and_head = 2 * M * M * D + 2 * static_cast<double>(c.vocab_size) * D;
   costs.last = collapse_and_head;
   // e_proj sees a token once, h_proj every stream of it.
   if (mtp)
-    costs.last += collapse_and_head + 2 * (1 + M) * D * D + block_flops(c, AttentionKind::kSliding, document_tokens);
+    costs.last += collapse_and_head + 2 * (1 + M) * D * D +
+                  attention_flops(c, AttentionKind::kSliding, document_tokens) + expert_flops(c);
   return costs;
 }
 
 double document_flops(const model::Config& config, int64_t num_tokens) {
-  const LayerCosts flops = forward_flops(config, num_tokens, false);
-  return static_cast<double>(num_tokens) * std::accumulate(flops.layer_L.begin(), flops.layer_L.end(), flops.last);
+  const SiteCosts flops = forward_flops(config, num_tokens, false);
+  return static_cast<double>(num_tokens) * std::accumulate(flops.site_S.begin(), flops.site_S.end(), flops.last);
 }
 
-std::vector<LayerRange> split_layers(const LayerCosts& costs, int64_t num_stages, int64_t num_chunks) {
+std::vector<SiteRange> split_sites(const SiteCosts& costs, int64_t num_stages, int64_t num_chunks) {
   CHECK(num_stages > 0 && num_chunks > 0, num_stages, num_chunks);
-  const auto L = static_cast<int64_t>(costs.layer_L.size());
-  if (num_stages > L || num_chunks > L / num_stages)
+  const auto S = static_cast<int64_t>(costs.site_S.size());
+  if (num_stages > S || num_chunks > S / num_stages)
     fail(ErrorCode::kInvalidArgument,
-         "{} stages of {} chunks were asked for, but the model has {} layers, and every chunk needs one; take at most "
-         "{}",
-         num_stages, num_chunks, L,
-         num_stages > L ? fmt::format("{} stages", L) : fmt::format("{} chunks", L / num_stages));
+         "{} stages of {} chunks were asked for, but the model has {} layers, and every chunk needs the attention or "
+         "the experts of one; take at most {}",
+         num_stages, num_chunks, S / 2,
+         num_stages > S ? fmt::format("{} stages", S) : fmt::format("{} chunks", S / num_stages));
   const int64_t P = num_stages * num_chunks;
-  std::vector<double> before(L + 1, 0);  // cost of the layers before each
-  for (int64_t l = 0; l < L; ++l) before[l + 1] = before[l] + costs.layer_L[l];
+  std::vector<double> before(S + 1, 0);  // cost of the sites before each
+  for (int64_t s = 0; s < S; ++s) before[s + 1] = before[s] + costs.site_S[s];
   const auto cost = [&](int64_t p, int64_t i, int64_t j) {
     return before[j] - before[i] + (p == 0 ? costs.first : 0) + (p == P - 1 ? costs.last : 0);
   };
-  const std::vector<int64_t> even = best_cut(L, P, cost, [](double part, double rest) { return std::max(part, rest); });
+  const std::vector<int64_t> even =
+      best_cut(S, P, cost, [](double part, int64_t, double rest) { return std::max(part, rest); });
   double most = 0;
   for (int64_t p = 0; p < P; ++p) most = std::max(most, cost(p, p > 0 ? even[p - 1] : 0, even[p]));
-  const auto squares = [&](double part, double rest) {
-    return part > most ? std::numeric_limits<double>::infinity() : (part / most) * (part / most) + rest;
+  constexpr double kLayerIsCut = 1e-9;  // decides where all else is equal
+  const auto squares = [&](double part, int64_t end, double rest) {
+    if (part > most * (1 + 1e-12)) return std::numeric_limits<double>::infinity();
+    return (part / most) * (part / most) + (end % 2 == 1 ? kLayerIsCut : 0) + rest;
   };
-  std::vector<LayerRange> parts;
-  for (const int64_t end : best_cut(L, P, cost, squares)) parts.push_back({parts.empty() ? 0 : parts.back().end, end});
+  std::vector<SiteRange> parts;
+  for (const int64_t end : best_cut(S, P, cost, squares)) parts.push_back({parts.empty() ? 0 : parts.back().end, end});
   return parts;
+}
+
+std::string describe(const SiteRange& sites) {
+  std::vector<std::string> words;
+  const int64_t first = (sites.begin + 1) / 2, last = sites.end / 2 - 1;  // of whole layers
+  if (sites.begin % 2 == 1) words.push_back(fmt::format("the experts of layer {}", sites.begin / 2));
+  if (first == last) words.push_back(fmt::format("layer {}", first));
+  if (first < last) words.push_back(fmt::format("layers {} to {}", first, last));
+  if (sites.end % 2 == 1) words.push_back(fmt::format("the attention of layer {}", sites.end / 2));
+  return fmt::format("{}", fmt::join(words, ", "));
 }
 
 }  // namespace temper::parallel

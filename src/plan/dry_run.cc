@@ -102,7 +102,7 @@ DryRun dry_run(const DryRunRequest& request) {
 }
 
 Role heaviest_role(const DryRunRequest& request) {
-  // Of stages whose layers are of the same kinds, the first keeps the most micro-batches alive; the ends have more.
+  // Of stages whose sites are of the same kinds, the first keeps the most micro-batches alive; the ends have more.
   std::set<std::vector<int>> seen;
   Role heaviest;
   for (int64_t stage = 0; stage < request.layout.pp; ++stage) {
@@ -112,9 +112,12 @@ Role heaviest_role(const DryRunRequest& request) {
     model::ModelOptions options = request.options;
     ranks.place(request.config, request.num_micro_batches, options);
     std::vector<int> kinds;
-    for (const parallel::LayerRange& layers : options.part.chunks)
-      for (int64_t l = layers.begin; l < layers.end; ++l)
-        kinds.push_back(2 * static_cast<int>(request.config.layer_types[l]) + (request.config.is_hash_moe[l] ? 1 : 0));
+    for (const parallel::SiteRange& sites : options.part.chunks) {
+      kinds.push_back(sites.begin % 2 == 0 ? -2 : -1);  // streams within a layer and between layers are not of one kind
+      for (int64_t s = sites.begin; s < sites.end; ++s)
+        kinds.push_back(s % 2 == 0 ? 2 * static_cast<int>(request.config.layer_types[s / 2])
+                                   : 2 * static_cast<int>(request.config.is_hash_moe[s / 2]) + 1);
+    }
     std::sort(kinds.begin(), kinds.end());
     const bool is_end = stage == 0 || stage == request.layout.pp - 1;
     if (!seen.insert(kinds).second && !is_end && request.layout.chunks == 1) continue;

@@ -36,7 +36,7 @@ struct AxisTraffic {
 
 struct Role {
   int64_t stage = 0, num_ranks = 0;  // ranks that have this role
-  std::vector<parallel::LayerRange> chunks;
+  std::vector<parallel::SiteRange> chunks;
   int64_t num_slots = 1;                         // passes of micro-batches through chunks that are alive at once
   std::array<int64_t, kNumTensorKinds> bytes{};  // by TensorKind
   int64_t total_bytes = 0;

@@ -22,21 +22,29 @@ LayoutTimes::LayoutTimes(const DryRunRequest& request, const RankSpeed& speed) :
   costs_ = parallel::forward_flops(request.config, document, options.mtp);
   act_bytes_ = static_cast<double>(dtype_bytes(layers::act_dtype(options.precision)));
   acc_bytes_ = static_cast<double>(dtype_bytes(layers::acc_dtype(options.precision)));
+  const auto T = static_cast<double>(options.max_tokens);
   const model::Model model(request.config, options);
-  for (const layers::ParameterList& unit : model.units()) {
-    Size dense, experts;
-    for (const layers::Parameter* p : unit) {
-      if (!p->trainable) continue;
-      const auto elements = static_cast<double>(p->shape.size());
-      const Size size{elements, elements * static_cast<double>(dtype_bytes(p->dtype))};
-      if (p == unit.front() && &unit == &model.units().back()) {
-        embedding_ = size;
-      } else {
-        (model::is_expert(*p) ? experts : dense).add(size);
-      }
-    }
-    dense_U_.push_back(dense), experts_U_.push_back(experts);
+  for (size_t s = 0; s < costs_.site_S.size(); ++s) {
+    Stage& site = site_S_.emplace_back(with_parameters(model.site_parameters(static_cast<int64_t>(s))));
+    (s % 2 == 0 ? site.num_attentions : site.num_experts) = 1;
+    site.flops = costs_.site_S[s] * T;
   }
+  const layers::ParameterList& ends = model.units().back();
+  embedding_ = with_parameters({ends.front()});
+  last_ = with_parameters({ends.begin() + 1, ends.end()});
+  if (options.mtp) last_.add(with_parameters(model.units()[request.config.num_hidden_layers]));
+  last_.flops = costs_.last * T;
+}
+
+LayoutTimes::Stage LayoutTimes::with_parameters(const layers::ParameterList& parameters) {
+  Stage stage;
+  for (const layers::Parameter* p : parameters) {
+    if (!p->trainable) continue;
+    const auto elements = static_cast<double>(p->shape.size());
+    (model::is_expert(*p) ? stage.experts : stage.dense)
+        .add({elements, elements * static_cast<double>(dtype_bytes(p->dtype))});
+  }
+  return stage;
 }
 
 int64_t LayoutTimes::micro_batches_of_rank(const parallel::Layout& layout) const {
@@ -44,26 +52,18 @@ int64_t LayoutTimes::micro_batches_of_rank(const parallel::Layout& layout) const
 }
 
 void LayoutTimes::Stage::add(const Stage& other) {
-  flops += other.flops, num_layers += other.num_layers;
+  flops += other.flops, num_attentions += other.num_attentions, num_experts += other.num_experts;
   dense.add(other.dense), experts.add(other.experts);
 }
 
 std::vector<LayoutTimes::Stage> LayoutTimes::parts_of(const parallel::Layout& layout) const {
-  const auto T = static_cast<double>(request_.options.max_tokens);
   std::vector<Stage> parts;
-  for (const parallel::LayerRange& range : parallel::split_layers(costs_, layout.pp, layout.chunks)) {
+  for (const parallel::SiteRange& sites : parallel::split_sites(costs_, layout.pp, layout.chunks)) {
     Stage& part = parts.emplace_back();
-    part.num_layers = range.end - range.begin;
-    for (int64_t l = range.begin; l < range.end; ++l) {
-      part.flops += costs_.layer_L[l] * T;
-      part.dense.add(dense_U_[l]), part.experts.add(experts_U_[l]);
-    }
+    for (int64_t s = sites.begin; s < sites.end; ++s) part.add(site_S_[s]);
   }
-  parts.front().flops += costs_.first * T, parts.back().flops += costs_.last * T;
-  parts.front().dense.add(embedding_);
-  for (size_t unit = costs_.layer_L.size(); unit < dense_U_.size(); ++unit)
-    parts.back().dense.add(dense_U_[unit]), parts.back().experts.add(experts_U_[unit]);
-  if (request_.options.mtp && layout.pp > 1) parts.back().dense.add(embedding_);
+  parts.front().add(embedding_), parts.back().add(last_);
+  if (request_.options.mtp && layout.pp > 1) parts.back().add(embedding_);
   return parts;
 }
 
@@ -88,7 +88,7 @@ LayoutTime LayoutTimes::of_stage(const Stage& stage, const parallel::Layout& lay
   // Of a micro-batch: forward, to the experts and back, a vector to the next stage, all gradients, all weights.
   const double forward = stage.flops / static_cast<double>(layout.cp * layout.tp) / speed_.flops;
   const double again = rebuilds ? forward : 0;
-  const double experts = 2 * hidden_rows * static_cast<double>(config.num_experts_per_tok * stage.num_layers) *
+  const double experts = 2 * hidden_rows * static_cast<double>(config.num_experts_per_tok * stage.num_experts) *
                          act_bytes_ * share_sent(layout.ep) / speed_.link;
   const double streams =
       layout.pp > 1 ? hidden_rows * static_cast<double>(config.hc_mult) / speed_.link : 0;  // for each byte of one

@@ -50,11 +50,12 @@ class LayoutTimes {
     void add(const Size& other) { elements += other.elements, value_bytes += other.value_bytes; }
   };
   struct Stage {
-    double flops = 0;  // forward, of a micro-batch
-    int64_t num_layers = 0;
+    double flops = 0;                             // forward, of a micro-batch
+    int64_t num_attentions = 0, num_experts = 0;  // layers that it has the attention and the experts of
     Size dense, experts;
     void add(const Stage& other);
   };
+  static Stage with_parameters(const layers::ParameterList& parameters);
   // By part of the pipeline.
   std::vector<Stage> parts_of(const parallel::Layout& layout) const;
   int64_t micro_batches_of_rank(const parallel::Layout& layout) const;
@@ -63,9 +64,9 @@ class LayoutTimes {
 
   const DryRunRequest& request_;
   RankSpeed speed_;
-  parallel::LayerCosts costs_;
-  std::vector<Size> dense_U_, experts_U_;  // by unit (model/weight_keeper.h), the ends last
-  Size embedding_;
+  parallel::SiteCosts costs_;
+  Stage embedding_, last_;     // what the first and the last part have besides their sites
+  std::vector<Stage> site_S_;  // a part of one site each
   double act_bytes_ = 0, acc_bytes_ = 0;
 };
 

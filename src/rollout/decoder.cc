@@ -144,8 +144,9 @@ const std::vector<double>& Decoder::step(Ctx& ctx, const std::vector<SlotToken>&
     const auto& block = *m.blocks[l];
     block.attention_input(ctx, streams(l));
     attention(ctx, l, T);
-    block.attention_output(ctx, streams(l));
-    block.experts(ctx, streams(l + 1), token_T_.first(T), layers::ChoiceRule{});
+    const View x_mid_TMD = block.saved().x_mid_TMD.first(T);
+    block.attention_output(ctx, x_mid_TMD, streams(l));
+    block.experts(ctx, streams(l + 1), x_mid_TMD, token_T_.first(T), layers::ChoiceRule{});
   }
   m.collapse(ctx, streams(L));
   m.lm_head.logits(ctx, m.y_TD.first(T), 0, T, logits_TV_);

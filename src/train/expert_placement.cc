@@ -145,7 +145,7 @@ void ExpertPlacement::forget() {
 }
 
 void ExpertPlacement::tell_model(int64_t block) {
-  if (session_.model().runs_block(block))
+  if (session_.model().runs_experts(block))
     session_.model().place_experts(session_.ctx(), block, places(order_L_[block]));
 }
 

@@ -125,9 +125,11 @@ TEST(MeshTest, RefusesWhatTheModelCannotShareOut) {
   EXPECT_EQ(refusal({.ep = 4, .pp = 4, .tp = 2}, 8, v4_flash()),
             "[layout] ep = 4 does not divide dp * cp * tp = 2; the nearest valid layouts of a world of 8: "
             "\"dp 2, ep 4, pp 2, tp 2, zero 1\" or \"ep 2, pp 4, tp 2, zero 1\" or \"dp 4, ep 4, tp 2, zero 1\"");
-  EXPECT_EQ(refusal({.pp = 64}, 64, v4_flash()),
-            "[layout] pp = 64 stages are more than the model's 43 layers; the nearest valid layouts of a world of 64: "
-            "\"dp 2, pp 32, zero 1\" or \"dp 4, pp 16, zero 1\" or \"dp 8, pp 8, zero 1\"");
+  EXPECT_EQ(resolve({.pp = 64}, 64, v4_flash()).pp, 64);  // parts of layers
+  EXPECT_EQ(refusal({.pp = 128}, 128, v4_flash()),
+            "[layout] pp = 128 stages are more than the attentions and experts of the model's 43 layers; the nearest "
+            "valid layouts of a world of 128: \"dp 2, pp 64, zero 1\" or \"dp 4, pp 32, zero 1\" or \"dp 8, pp 16, "
+            "zero 1\"");
 }
 
 TEST(MeshTest, RefusesAxesThatAreNoNumberOfRanks) {

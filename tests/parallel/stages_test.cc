@@ -14,14 +14,14 @@
 namespace temper::parallel {
 namespace {
 
-double part_cost(const LayerCosts& costs, const std::vector<LayerRange>& parts, size_t p) {
+double part_cost(const SiteCosts& costs, const std::vector<SiteRange>& parts, size_t p) {
   double cost = (p == 0 ? costs.first : 0) + (p + 1 == parts.size() ? costs.last : 0);
-  for (int64_t l = parts[p].begin; l < parts[p].end; ++l) cost += costs.layer_L[l];
+  for (int64_t s = parts[p].begin; s < parts[p].end; ++s) cost += costs.site_S[s];
   return cost;
 }
 
 // The costliest part, then the sum of squares: what a cut is judged by.
-std::pair<double, double> judge(const LayerCosts& costs, const std::vector<LayerRange>& parts) {
+std::pair<double, double> judge(const SiteCosts& costs, const std::vector<SiteRange>& parts) {
   double most = 0, squares = 0;
   for (size_t p = 0; p < parts.size(); ++p) {
     const double cost = part_cost(costs, parts, p);
@@ -32,13 +32,13 @@ std::pair<double, double> judge(const LayerCosts& costs, const std::vector<Layer
 }
 
 // The best of all cuts, tried one by one.
-std::pair<double, double> best_of_all(const LayerCosts& costs, int64_t num_parts, std::vector<LayerRange> parts = {}) {
-  const auto L = static_cast<int64_t>(costs.layer_L.size());
+std::pair<double, double> best_of_all(const SiteCosts& costs, int64_t num_parts, std::vector<SiteRange> parts = {}) {
+  const auto S = static_cast<int64_t>(costs.site_S.size());
   const int64_t begin = parts.empty() ? 0 : parts.back().end;
   const int64_t parts_left = num_parts - static_cast<int64_t>(parts.size());
   if (parts_left == 0) return judge(costs, parts);
   std::pair<double, double> best = {1e300, 1e300};
-  for (int64_t end = parts_left == 1 ? L : begin + 1; end <= L - (parts_left - 1); ++end) {
+  for (int64_t end = parts_left == 1 ? S : begin + 1; end <= S - (parts_left - 1); ++end) {
     parts.push_back({begin, end});
     best = std::min(best, best_of_all(costs, num_parts, parts));
     parts.pop_back();
@@ -49,52 +49,72 @@ std::pair<double, double> best_of_all(const LayerCosts& costs, int64_t num_parts
 TEST(StagesTest, NoCutIsBetter) {
   std::mt19937 random(1);
   for (int round = 0; round < 200; ++round) {
-    LayerCosts costs;
-    const int64_t num_layers = 1 + random() % 9;
-    for (int64_t l = 0; l < num_layers; ++l) costs.layer_L.push_back(1 + random() % 9);
+    SiteCosts costs;
+    const int64_t num_sites = 2 * (1 + random() % 5);
+    for (int64_t s = 0; s < num_sites; ++s) costs.site_S.push_back(1 + random() % 9);
     costs.first = random() % 3, costs.last = random() % 15;
-    const int64_t num_parts = 1 + random() % std::min<int64_t>(num_layers, 5);
-    const std::vector<LayerRange> parts = split_layers(costs, num_parts, 1);
+    const int64_t num_parts = 1 + random() % std::min<int64_t>(num_sites, 5);
+    const std::vector<SiteRange> parts = split_sites(costs, num_parts, 1);
     ASSERT_EQ(static_cast<int64_t>(parts.size()), num_parts);
     for (size_t p = 0; p < parts.size(); ++p) {
       EXPECT_EQ(parts[p].begin, p == 0 ? 0 : parts[p - 1].end);
       EXPECT_LT(parts[p].begin, parts[p].end);
     }
-    EXPECT_EQ(parts.back().end, num_layers);
+    EXPECT_EQ(parts.back().end, num_sites);
     EXPECT_EQ(judge(costs, parts), best_of_all(costs, num_parts));
   }
 }
 
 TEST(StagesTest, EarlierPartsAreShorterWhereThatCostsNothing) {
-  const LayerCosts equal{std::vector<double>(10, 0.1)};
-  EXPECT_EQ(split_layers(equal, 4, 1), (std::vector<LayerRange>{{0, 2}, {2, 4}, {4, 7}, {7, 10}}));
-  EXPECT_EQ(split_layers(equal, 2, 2), split_layers(equal, 4, 1));
+  const SiteCosts equal{std::vector<double>(20, 0.1)};
+  EXPECT_EQ(split_sites(equal, 3, 1), (std::vector<SiteRange>{{0, 6}, {6, 13}, {13, 20}}));
+  EXPECT_EQ(split_sites(equal, 2, 2), split_sites(equal, 4, 1));
+}
+
+TEST(StagesTest, LayersAreCutWhereThatIsMoreEvenOnly) {
+  const SiteCosts cheap_attention{{1, 3, 1, 3, 1, 3}};
+  EXPECT_EQ(split_sites(cheap_attention, 3, 1), (std::vector<SiteRange>{{0, 2}, {2, 4}, {4, 6}}));
+  EXPECT_EQ(split_sites(cheap_attention, 2, 1), (std::vector<SiteRange>{{0, 3}, {3, 6}}));  // 5 and 7, not 8 and 4
+  const SiteCosts equal{std::vector<double>(6, 1)};
+  EXPECT_EQ(split_sites(equal, 2, 1), (std::vector<SiteRange>{{0, 3}, {3, 6}}));
+  // Two parts of one site: side by side they are one layer, so that no other is cut.
+  EXPECT_EQ(split_sites(equal, 4, 1), (std::vector<SiteRange>{{0, 1}, {1, 2}, {2, 4}, {4, 6}}));
 }
 
 TEST(StagesTest, HeadAndPredictionBlockTakeTheLayersOfTheLastPart) {
-  const LayerCosts costs = forward_flops(v4_pro(), 4096, true);
-  const std::vector<LayerRange> parts = split_layers(costs, 16, 1);
-  EXPECT_EQ(parts.back(), (LayerRange{60, 61}));
-  for (size_t p = 0; p + 1 < parts.size(); ++p) EXPECT_EQ(parts[p].end - parts[p].begin, 4);
+  const SiteCosts costs = forward_flops(v4_pro(), 4096, true);
+  const std::vector<SiteRange> parts = split_sites(costs, 16, 1);
+  EXPECT_EQ(parts.back(), (SiteRange{121, 122}));
+  for (size_t p = 0; p + 1 < parts.size(); ++p) EXPECT_NEAR(parts[p].end - parts[p].begin, 8, 1);
 }
 
-TEST(StagesTest, MorePartsThanLayersAreRefused) {
+TEST(StagesTest, MorePartsThanSitesAreRefused) {
+  const SiteCosts of_three_layers{std::vector<double>(6, 1)};
   try {
-    split_layers(LayerCosts{std::vector<double>(6, 1)}, 2, 4);
+    split_sites(of_three_layers, 2, 4);
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
-    EXPECT_STREQ(
-        error.what(),
-        "2 stages of 4 chunks were asked for, but the model has 6 layers, and every chunk needs one; take at most "
-        "3 chunks");
+    EXPECT_STREQ(error.what(),
+                 "2 stages of 4 chunks were asked for, but the model has 3 layers, and every chunk needs the attention "
+                 "or the experts of one; take at most 3 chunks");
   }
-  EXPECT_THROW(split_layers(LayerCosts{std::vector<double>(6, 1)}, 7, 1), Error);
+  EXPECT_THROW(split_sites(of_three_layers, 7, 1), Error);
 }
 
-double total(const LayerCosts& costs) {
+TEST(StagesTest, SitesAreSaidAsLayers) {
+  EXPECT_EQ(describe(SiteRange{0, 8}), "layers 0 to 3");
+  EXPECT_EQ(describe(SiteRange{2, 4}), "layer 1");
+  EXPECT_EQ(describe(SiteRange{0, 9}), "layers 0 to 3, the attention of layer 4");
+  EXPECT_EQ(describe(SiteRange{3, 7}), "the experts of layer 1, layer 2, the attention of layer 3");
+  EXPECT_EQ(describe(SiteRange{3, 5}), "the experts of layer 1, the attention of layer 2");
+  EXPECT_EQ(describe(SiteRange{6, 7}), "the attention of layer 3");
+  EXPECT_EQ(describe(SiteRange{7, 8}), "the experts of layer 3");
+}
+
+double total(const SiteCosts& costs) {
   double sum = costs.first + costs.last;
-  for (const double cost : costs.layer_L) sum += cost;
+  for (const double cost : costs.site_S) sum += cost;
   return sum;
 }
 

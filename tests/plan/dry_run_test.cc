@@ -33,15 +33,15 @@ TEST(DryRunTest, RanksOfAThousandOwnEveryParameterOnce) {
   const DryRun run = dry_run(request);
   ASSERT_EQ(run.roles.size(), 16u);
   double owned = 0;
-  int64_t next_layer = 0;
+  int64_t next_site = 0;
   for (const Role& role : run.roles) {
     EXPECT_EQ(role.num_ranks, 64);
-    EXPECT_EQ(role.chunks.front().begin, next_layer);
-    next_layer = role.chunks.front().end;
+    EXPECT_EQ(role.chunks.front().begin, next_site);
+    next_site = role.chunks.front().end;
     EXPECT_EQ(role.num_slots, std::min<int64_t>(16 - role.stage, 2));
     owned += static_cast<double>(bytes(role, TensorKind::kMoment)) / 8 * static_cast<double>(role.num_ranks);
   }
-  EXPECT_EQ(next_layer, request.config.num_hidden_layers);
+  EXPECT_EQ(next_site, 2 * request.config.num_hidden_layers);
   double trained = 0;
   const model::Model model(request.config, request.options);
   for (const layers::Parameter* p : model.parameters())
@@ -63,7 +63,8 @@ TEST(DryRunTest, StagesComputeTheModelsFlopsAndWhatTheyRebuild) {
 TEST(DryRunTest, MemoryOfEveryRankIsThePlan) {
   for (const parallel::Layout& layout :
        {parallel::Layout{.dp = 2, .ep = 2, .pp = 2, .zero = 1}, parallel::Layout{.dp = 4, .zero = 3},
-        parallel::Layout{.dp = 1, .pp = 3}, parallel::Layout{.dp = 2, .pp = 2, .tp = 2, .zero = 2},
+        parallel::Layout{.dp = 1, .pp = 3}, parallel::Layout{.dp = 1, .pp = 8, .zero = 0},
+        parallel::Layout{.dp = 2, .pp = 2, .tp = 2, .zero = 2},
         parallel::Layout{.dp = 1, .pp = 2, .schedule = parallel::Schedule::kZeroBubble},
         parallel::Layout{.dp = 2, .pp = 2, .schedule = parallel::Schedule::kInterleaved, .chunks = 2}}) {
     DryRunRequest request;

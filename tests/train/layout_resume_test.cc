@@ -113,7 +113,10 @@ TEST_F(LayoutResumeTest, AStateOfAnyLayoutGoesOnOnAnyOther) {
 }
 
 TEST_F(LayoutResumeTest, AStateOfAPipelineGoesOnOnAnyOther) {
-  expect_equal_ways({{{2, 0, 1, 2}, {4, 3, 2, 2}, {1, 0}}, {{1, 0}, {4, 1, 1, 2}, {2, 3, 2}}}, {});
+  expect_equal_ways({{{2, 0, 1, 2}, {4, 3, 2, 2}, {1, 0}},
+                     {{1, 0}, {4, 1, 1, 2}, {2, 3, 2}},
+                     {{4, 0, 1, 4}, {3, 0, 1, 3}, {4, 3, 2, 2}}},
+                    {});
 }
 
 // A state is the same wherever the experts stood, and a model, too.

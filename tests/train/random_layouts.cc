@@ -32,7 +32,7 @@ int64_t divisor_up_to(Draw& draw, int64_t number, int64_t most) {
 parallel::Layout random_layout(Draw& draw, int64_t world_size) {
   const model::Config config = layout_config();
   parallel::Layout layout;
-  layout.pp = divisor_up_to(draw, world_size, config.num_hidden_layers);
+  layout.pp = divisor_up_to(draw, world_size, 2 * config.num_hidden_layers);
   const int64_t stage = world_size / layout.pp;
   layout.cp = draw.chance(50) ? divisor_up_to(draw, stage, 4) : 1;
   do {
@@ -46,14 +46,14 @@ parallel::Layout random_layout(Draw& draw, int64_t world_size) {
   return layout;
 }
 
-// Of a pipeline. Where stages have several chunks, the model gets as many layers.
+// Of a pipeline. Where stages have several chunks, the model gets half as many layers at least.
 void draw_schedule(Draw& draw, RandomCase& c) {
   if (c.layout.pp == 1) return;
   c.layout.schedule = parallel::kSchedules[draw.below(std::ssize(parallel::kSchedules))];
   if (c.layout.schedule == parallel::Schedule::kZeroBubble) c.trained.options.recompute = model::Recompute::kNone;
   if (c.layout.schedule != parallel::Schedule::kInterleaved) return;
-  c.layout.chunks = 2;
-  c.trained.config = layout_config(std::max<int64_t>(3, 2 * c.layout.pp));
+  c.layout.chunks = draw.between(2, 3);
+  c.trained.config = layout_config(std::max<int64_t>(3, (c.layout.chunks * c.layout.pp + 1) / 2));
 }
 
 layers::MicroBatch random_batch(Draw& draw, int64_t vocab_size) {

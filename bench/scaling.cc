@@ -2,7 +2,7 @@
 //
 //   mpirun -n N build/bench/scaling [--case demo|activated-30m] [--dp N] [--ep N] [--pp N] [--zero N]
 //                                   [--schedule 1f1b|interleaved|zero-bubble] [--chunks N] [--micro-batches N]
-//                                   [--steps N] [--precision bf16|fp32]
+//                                   [--steps N] [--precision bf16|fp32] [--overlap]
 //
 // Run it from the repository's root, without mpirun for one rank, and with TEMPER_NUM_THREADS=1 where ranks share a
 // machine. --micro-batches counts those of a step for each rank: weak scaling. Reports the median of --steps steps
@@ -70,9 +70,12 @@ void run(comm::Comm& world, const Arguments& arguments) {
   const auto groups = ranks.axes();
   std::vector<comm::Traffic> before;
   std::vector<double> seconds;
+  double waited = 0;
   for (int64_t i = 0; i <= arguments.steps; ++i) {
-    if (i == 1)
+    if (i == 1) {
       for (const auto& [name, group] : groups) before.push_back(group->traffic());
+      waited = session.overlap_wait_seconds();
+    }
     const double start = now_seconds();
     step.compute(batches, 1e-4);
     step.update();
@@ -89,6 +92,9 @@ void run(comm::Comm& world, const Arguments& arguments) {
              format_bytes(session.book().total_bytes()));
   for (size_t i = 0; i < groups.size(); ++i)
     print_traffic(groups[i].first, *groups[i].second, before[i], arguments.steps);
+  if (layout.overlap)
+    fmt::print("  of what runs beside computation, that waited {:.1f} ms\n",
+               1e3 * (session.overlap_wait_seconds() - waited) / static_cast<double>(arguments.steps));
 }
 
 }  // namespace
@@ -107,6 +113,7 @@ int main(int argc, char** argv) {
   app.add_option("--zero", arguments.layout.zero);
   app.add_option("--schedule", schedule)->check(CLI::IsMember({"1f1b", "interleaved", "zero-bubble"}));
   app.add_option("--chunks", arguments.layout.chunks);
+  app.add_flag("--overlap", arguments.layout.overlap);
   app.add_option("--micro-batches", arguments.micro_batches)->check(CLI::PositiveNumber);
   app.add_option("--steps", arguments.steps)->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);

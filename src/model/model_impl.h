@@ -82,12 +82,24 @@ struct Model::Impl {
     return config.compress_rate(layer) > 0 ? compress_rotary : main_rotary;
   }
   void collect_ends(layers::ParameterList& list);
-  void gather(layers::Ctx& ctx, int64_t unit) const {
-    if (keeper) keeper->gather(ctx, unit);
+  // The unit's values are there until release(). next: the unit that runs after it, if that is known, whose values are
+  // fetched meanwhile.
+  static constexpr int64_t kUnknown = -2;
+  void get(layers::Ctx& ctx, int64_t unit, int64_t next) const {
+    if (!keeper) return;
+    keeper->gather(ctx, unit);
+    if (next != kUnknown) keeper->gather(ctx, next);
+    keeper->get(ctx, unit);
   }
+  void release(int64_t unit) const {
+    if (keeper) keeper->release(unit);
+  }
+  // What runs after backward of a layer of the chunk, down to `end`: the layer below, or the first that is computed
+  // again for it.
+  int64_t next_in_backward(int64_t layer, int64_t end) const;
   // Around what adds to the gradients of a unit, or with weights_later to those of a kind. The products of a layer are
   // then put off until run_later.
-  void begin_backward(layers::Ctx& ctx, int64_t unit, bool weights_later);
+  void begin_backward(layers::Ctx& ctx, int64_t unit, int64_t next, bool weights_later);
   void end_backward(layers::Ctx& ctx, int64_t unit, bool weights_later);
   void end_backward(layers::Ctx& ctx, int64_t unit, GradientKind kind) const;
   // Before the chunk's sites of a layer, or after those of the one before it.
@@ -98,7 +110,7 @@ struct Model::Impl {
   // Collapse, final norm: fills y_TD from the streams after the last layer.
   void collapse(layers::Ctx& ctx, View x_TMD) const;
   // Runs a block's forward again, with the choices of the first time so that it takes the same route.
-  void rebuild(layers::Ctx& ctx, const Config& config, int64_t layer) const;
+  void rebuild(layers::Ctx& ctx, const Config& config, int64_t layer, int64_t next) const;
   Block& block(int64_t layer) { return layer < static_cast<int64_t>(blocks.size()) ? *blocks[layer] : mtp->block(); }
   int64_t num_blocks() const { return static_cast<int64_t>(blocks.size()) + (with_mtp ? 1 : 0); }
   LayerSites here(int64_t layer) const {

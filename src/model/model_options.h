@@ -68,6 +68,9 @@ struct ModelPart {
   // 0 nothing, 1 masters and moments, 2 also the layers' gradients, 3 also the layers' weights.
   layers::Share share, slice_share, expert_share;
   int64_t zero = 0;
+  // Ranks exchange weights and gradients beside computation; whole ones of what comes and goes then exist for two
+  // layers.
+  bool overlap = false;
   // Sums over micro-batches and ranks are formed in one tree whatever the layout; of at most this many micro-batches of
   // a rank in a step. 0: in the order of their arrival.
   int64_t exact_micro_batches = 0;

@@ -87,15 +87,29 @@ std::vector<ParameterList> parameter_units(const ParameterList& parameters, int6
   return units;
 }
 
+std::vector<int64_t> unit_places(const std::vector<ParameterList>& units, bool overlap) {
+  std::vector<int64_t> places;
+  int64_t num_before = 0;
+  for (const ParameterList& unit : units) {
+    places.push_back(overlap ? num_before % 2 : 0);
+    if (!unit.empty()) ++num_before;
+  }
+  return places;
+}
+
 void declare_parameters(Book& book, const std::vector<ParameterList>& units, const ModelOptions& options, DType acc) {
   for (const ParameterList& unit : units)
     for (Parameter* p : unit) declare_what_stays(book, *p, options, acc, &unit == &units.back());
-  const int64_t values = book.mark(TensorKind::kParameter), gradients = book.mark(TensorKind::kGradient);
-  for (const ParameterList& unit : units) {
-    book.rewind(TensorKind::kParameter, values), book.rewind(TensorKind::kGradient, gradients);
-    for (Parameter* p : unit) declare_what_goes(book, *p, acc);
+  const std::vector<int64_t> places = unit_places(units, options.part.overlap);
+  for (int64_t place = 0; place < 2; ++place) {
+    const int64_t values = book.mark(TensorKind::kParameter), gradients = book.mark(TensorKind::kGradient);
+    for (size_t unit = 0; unit < units.size(); ++unit) {
+      if (places[unit] != place) continue;
+      book.rewind(TensorKind::kParameter, values), book.rewind(TensorKind::kGradient, gradients);
+      for (Parameter* p : units[unit]) declare_what_goes(book, *p, acc);
+    }
+    book.seal(TensorKind::kParameter), book.seal(TensorKind::kGradient);
   }
-  book.seal(TensorKind::kParameter), book.seal(TensorKind::kGradient);
 }
 
 void bind_parameters(const std::vector<ParameterList>& units, DType acc) {

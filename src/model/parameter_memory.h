@@ -5,8 +5,8 @@
 //   zero 1   whole           whole           piece
 //   zero 2   whole           piece *         piece
 //   zero 3   piece *         piece *         piece
-//   * of layers; whole ones exist for one unit at a time, in memory that all units use in turn. The embedding, the
-//     final norm, the last collapse and the head are as with zero 1.
+//   * of layers; whole ones exist for one unit at a time, in memory that all units use in turn; with overlap for two,
+//     neighbours in their order. The embedding, the final norm, the last collapse and the head are as with zero 1.
 // Tensors that are not trained are whole on every rank.
 #pragma once
 
@@ -29,6 +29,10 @@ void clear_gradient(layers::Ctx& ctx, const layers::Parameter& p);
 // then the ends.
 std::vector<layers::ParameterList> parameter_units(const layers::ParameterList& parameters, int64_t num_layers,
                                                    bool has_mtp);
+
+// Where whole tensors of what comes and goes are, by unit: place 0, or with overlap place 0 and 1 in turn among the
+// units of which this rank has something.
+std::vector<int64_t> unit_places(const std::vector<layers::ParameterList>& units, bool overlap);
 
 // Sets what every parameter's ranks share.
 void share_parameters(const layers::ParameterList& parameters, const ModelOptions& options);

@@ -26,12 +26,13 @@ void Model::Impl::collapse(Ctx& ctx, View x_TMD) const {
   norm.forward(ctx, y_TD.first(T), v_rstd_T.first(T), v_TD.first(T));
 }
 
-void Model::Impl::rebuild(Ctx& ctx, const Config& config, int64_t layer) const {
+void Model::Impl::rebuild(Ctx& ctx, const Config& config, int64_t layer, int64_t next) const {
   const LayerScope scope(ctx, layer);
-  gather(ctx, layer);
+  get(ctx, layer, next);
   const layers::ChoiceRule replay{true, {}};
   blocks[layer]->forward(ctx, streams(layer + 1), streams(layer), {replay, replay, entry_uses[layer]}, layout,
                          rotary(config, layer));
+  release(layer);
 }
 
 const std::vector<layers::ParameterList>& Model::units() const { return impl_->units; }
@@ -42,8 +43,8 @@ layers::ParameterList Model::site_parameters(int64_t site) const {
 }
 void Model::set_weight_keeper(WeightKeeper* keeper) { impl_->keeper = keeper; }
 
-void Model::Impl::begin_backward(Ctx& ctx, int64_t unit, bool weights_later) {
-  gather(ctx, unit);
+void Model::Impl::begin_backward(Ctx& ctx, int64_t unit, int64_t next, bool weights_later) {
+  get(ctx, unit, next);
   if (keeper) keeper->begin_backward(ctx, unit, GradientKind::kOthers);
   if (weights_later) {
     later[slot].push_back({unit, {}});
@@ -55,6 +56,7 @@ void Model::Impl::begin_backward(Ctx& ctx, int64_t unit, bool weights_later) {
 
 void Model::Impl::end_backward(Ctx& ctx, int64_t unit, bool weights_later) {
   ctx.later = nullptr;
+  release(unit);
   end_backward(ctx, unit, GradientKind::kOthers);
   if (!weights_later) end_backward(ctx, unit, GradientKind::kOfProducts);
 }
@@ -70,13 +72,17 @@ void Model::Impl::end_backward(Ctx& ctx, int64_t unit, GradientKind kind) const 
 
 void Model::backward_weights(Ctx& ctx) {
   Impl& m = *impl_;
-  for (const Impl::UnitWork& products : std::exchange(m.later[m.slot], {})) {
-    const LayerScope scope(ctx, products.unit);
-    // Experts with further rounds compute those again, for which they need their weights.
-    if (options_.part.ep_size > 1) m.gather(ctx, products.unit);
-    if (m.keeper) m.keeper->begin_backward(ctx, products.unit, GradientKind::kOfProducts);
-    for (const auto& work : products.work) work(ctx);
-    m.end_backward(ctx, products.unit, GradientKind::kOfProducts);
+  const std::vector<Impl::UnitWork> later = std::exchange(m.later[m.slot], {});
+  // Experts with further rounds compute those again, for which they need their weights.
+  const bool needs_values = options_.part.ep_size > 1;
+  for (auto products = later.begin(); products != later.end(); ++products) {
+    const int64_t unit = products->unit;
+    const LayerScope scope(ctx, unit);
+    if (needs_values) m.get(ctx, unit, products + 1 == later.end() ? Impl::kUnknown : products[1].unit);
+    if (m.keeper) m.keeper->begin_backward(ctx, unit, GradientKind::kOfProducts);
+    for (const auto& work : products->work) work(ctx);
+    if (needs_values) m.release(unit);
+    m.end_backward(ctx, unit, GradientKind::kOfProducts);
   }
 }
 
@@ -143,10 +149,12 @@ void Model::forward_layers(Ctx& ctx) {
     m.embedding.forward(ctx, m.streams(0), own_rows<int32_t>(m.tokens, m.layout.cut()), m.layout.token_T);
   for (int64_t l = sites.first_layer(); l < sites.end_layer(); ++l) {
     const LayerScope scope(ctx, l);
-    m.gather(ctx, l);
+    const bool is_mtp_next = is_last_part() && m.mtp;
+    m.get(ctx, l, l + 1 < sites.end_layer() || is_mtp_next ? l + 1 : Impl::kUnknown);
     const Block::Choosing choosing = m.choosing(ctx, config_, m.given ? m.given->layers[l] : Choices::Layer{}, l);
     m.entry_uses[l] = choosing.use;
     m.blocks[l]->forward(ctx, m.streams(l + 1), m.streams(l), choosing, m.layout, m.rotary(config_, l));
+    m.release(l);
     m.add_statistics(ctx, config_, l);
   }
   if (is_last_part()) m.collapse(ctx, m.streams(sites.end_layer()));
@@ -202,10 +210,11 @@ TokenResults Model::mtp_logprobs(Ctx& ctx, std::span<const double> dlogp_R) {
   const int64_t L = config_.num_hidden_layers, R = m.mtp->num_rows();
   {
     const LayerScope scope(ctx, L);
-    m.gather(ctx, L);
+    m.get(ctx, L, Impl::kUnknown);
     m.mtp->forward(ctx, m.streams(L), m.embedding,
                    m.choosing(ctx, config_, m.given ? m.given->layers[L] : Choices::Layer{}, L), config_.sliding_window,
                    m.main_rotary);
+    m.release(L);
     m.add_statistics(ctx, config_, L);
   }
   const layers::RowCut& cut = m.mtp->cut();
@@ -238,7 +247,7 @@ void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradien
   const bool mtp_counts = mtp && (is_empty ? mtp->has_run() : !gradients.mtp_dlogp_R.empty());
   const View dy_RD = mtp_counts ? mtp_dv_TD.first(mtp->num_rows()) : View{};
   if (mtp_counts) lm_head.backward(ctx, dy_RD, mtp->y_RD(), own_rows(gradients.mtp_dlogp_R, mtp->cut()), mtp_lm_saved);
-  if (mtp) begin_backward(ctx, num_layers, weights_later);
+  if (mtp) begin_backward(ctx, num_layers, num_layers - 1, weights_later);
   if (mtp_counts) {
     const LayerScope scope(ctx, num_layers);
     mtp->backward(ctx, streams_grad, embedding, dy_RD, balance_of(num_layers, gradients.balance), main_rotary);
@@ -247,6 +256,13 @@ void Model::Impl::backward_heads(Ctx& ctx, int64_t num_layers, const LossGradien
   lm_head.backward(ctx, dy_TD, y_TD.first(P), own_rows(gradients.dlogp_T, layout.cut()), lm_saved);
   norm.backward(ctx, dy_TD, dy_TD, v_TD.first(P), v_rstd_T.first(P));
   head_hyper.backward_pre(ctx, streams_grad, dy_TD, streams(num_layers), head_saved.first(P));
+}
+
+int64_t Model::Impl::next_in_backward(int64_t layer, int64_t end) const {
+  if (layer == end) return kUnknown;
+  const int64_t below = layer - 1, segment = chunk().keep.segment;
+  const bool is_top = (below - chunk().sites.first_layer()) % segment == segment - 1;
+  return is_top ? below - segment + 1 : below;
 }
 
 void Model::backward(Ctx& ctx, const LossGradients& gradients) { backward(ctx, gradients, false); }
@@ -272,10 +288,11 @@ void Model::backward(Ctx& ctx, const LossGradients& gradients, bool weights_late
     const bool is_last = l == last;
     const int64_t in_segment = (l - first) % segment;
     if (segment > 1 && in_segment == segment - 1 && !is_last) {
-      for (int64_t k = l - segment + 1; k < l; ++k) m.rebuild(ctx, config_, k);
+      for (int64_t k = l - segment + 1; k < l; ++k) m.rebuild(ctx, config_, k, k + 1);
     }
-    if (chunk.keep.share_saved && !is_last) m.rebuild(ctx, config_, l);
-    m.begin_backward(ctx, l, weights_later);
+    const int64_t next = m.next_in_backward(l, end);
+    if (chunk.keep.share_saved && !is_last) m.rebuild(ctx, config_, l, next);
+    m.begin_backward(ctx, l, next, weights_later);
     // The indexer's loss reads what forward saved; it leaves dx alone.
     if (m.indexer_is_trained)
       m.blocks[l]->backward_indexer(ctx, m.indexer_L.slice(0, l, l + 1), m.entry_uses[l], gradients.indexer, m.layout,

@@ -127,7 +127,7 @@ std::string Layout::to_string() const {
   if (schedule != Schedule::kOneFOneB) words += parallel::to_string(schedule) + ", ";
   add("chunks", chunks);
   if (words.empty() && dp == 1) words = "one rank, ";
-  return words + fmt::format("zero {}", zero);
+  return words + fmt::format("zero {}{}", zero, overlap ? ", overlap" : "");
 }
 
 Layout resolve(const Layout& layout, int64_t world_size, const model::Config& config) {
@@ -172,6 +172,7 @@ std::vector<Layout> valid_layouts(int64_t world_size, const model::Config& confi
         if (world_size / pp % cp != 0 || world_size / pp / cp % tp != 0) continue;
         for (const int64_t ep : sizes) {
           Layout layout{world_size / pp / cp / tp, ep, pp, cp, tp, like.zero};
+          layout.overlap = like.overlap;
           if (pp > 1) layout.schedule = like.schedule, layout.chunks = like.chunks;
           if (fits(layout, config)) list.push_back(layout);
         }

@@ -27,6 +27,10 @@ void join_axes(Ranks& ranks, const Join& join) {
   set(ranks.edp, Axis::kEdp, stage / layout.ep);
   set(ranks.data, Axis::kData, stage);
   set(ranks.slices, Axis::kSlices, slices);
+  if (!layout.overlap) return;
+  set(ranks.edp_beside, Axis::kEdp, stage / layout.ep);
+  set(ranks.data_beside, Axis::kData, stage);
+  set(ranks.slices_beside, Axis::kSlices, slices);
 }
 
 }  // namespace
@@ -68,7 +72,10 @@ std::vector<std::pair<std::string, const comm::Comm*>> Ranks::axes() const {
                                     {"cp", &cp},
                                     {"tp", &tp},
                                     {"pp", &pp},
-                                    {"pp_back", &pp_back}})
+                                    {"pp_back", &pp_back},
+                                    {"edp_beside", &edp_beside},
+                                    {"data_beside", &data_beside},
+                                    {"slices_beside", &slices_beside}})
     if (*group) axes.emplace_back(name, group->get());
   return axes;
 }
@@ -102,6 +109,7 @@ void Ranks::place(const model::Config& config, int64_t num_micro_batches, model:
   part.slice_share = {comm::group_rank(slices.get()), comm::group_size(slices.get())};
   part.expert_share = {comm::group_rank(edp.get()), comm::group_size(edp.get())};
   part.zero = layout.zero;
+  part.overlap = layout.overlap && data;
 }
 
 }  // namespace temper::parallel

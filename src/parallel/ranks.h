@@ -22,11 +22,17 @@ struct Ranks {
   // both ways, and not in one order.
   std::unique_ptr<comm::Comm> pp_back;
   std::unique_ptr<comm::Comm> pipe_ends;  // first and last stage; null elsewhere
+  // With overlap: the same ranks again, for what travels beside computation.
+  std::unique_ptr<comm::Comm> edp_beside, data_beside, slices_beside;
 
   layers::Groups groups() const {
     return {world, dp.get(), pp.get(), pp_back ? pp_back.get() : pp.get(), ep.get(), cp.get(), tp.get(), data.get()};
   }
-  EqualRanks equal(bool mtp) const { return {data.get(), slices.get(), edp.get(), mtp ? pipe_ends.get() : nullptr}; }
+  EqualRanks equal(bool mtp) const {
+    comm::Comm* ends = mtp ? pipe_ends.get() : nullptr;
+    if (layout.overlap) return {data_beside.get(), slices_beside.get(), edp_beside.get(), ends};
+    return {data.get(), slices.get(), edp.get(), ends};
+  }
   // What the layout says of a rank's part of a model that is trained in steps of so many micro-batches, of all ranks.
   // expert_rows 0 becomes a quarter more than even loads bring: the memory is then about that of one rank, and uneven
   // loads seldom need a further round.

@@ -1,5 +1,7 @@
 #include "parallel/weights.h"
 
+#include <utility>
+
 #include "model/parameter_memory.h"
 
 namespace temper::parallel {
@@ -40,6 +42,7 @@ Weights::Weights(model::Model& model, EqualRanks ranks)
 }
 
 void Weights::declare(Book& book) {
+  place_U_ = model::unit_places(model_.units(), model_.options().part.overlap);
   for (auto& done_U : done_KU_) done_U.assign(model_.units().size(), 0);
   int64_t num_levels = 0;
   while (model_.options().part.exact_micro_batches >> num_levels > 0) ++num_levels;
@@ -59,7 +62,7 @@ void Weights::declare(Book& book) {
 const Parameter& Weights::embedding() const { return *model_.units().back().front(); }
 
 void Weights::begin_step(int64_t num_micro_batches) {
-  CHECK(num_micro_batches > 0);
+  CHECK(num_micro_batches > 0 && under_way_.empty());
   CHECK(!exact_ || num_micro_batches <= model_.options().part.exact_micro_batches, num_micro_batches);
   num_micro_batches_ = num_micro_batches;
   for (auto& done_U : done_KU_) std::fill(done_U.begin(), done_U.end(), 0);
@@ -69,26 +72,75 @@ const layers::ParameterList& Weights::unit_list(int64_t unit) const {
   return unit == kEnds ? model_.units().back() : model_.units()[unit];
 }
 
+// Where the place is still another's this does nothing, and get() asks once more.
 void Weights::gather(Ctx& ctx, int64_t unit) {
-  if (zero_ < 3 || unit == kEnds || unit == resident_unit_) return;
+  if (zero_ < 3 || unit == kEnds) return;
+  Values& here = values_[place_of(unit)];
+  if (unit == here.unit || here.use != Use::kFree) return;
+  backend::Stream* stream = this->stream(ctx);
   for (const Parameter* p : unit_list(unit))
     if (p->value_piece.defined())
-      ranks_.of(*p)->all_gather(ctx.stream, all_pieces(*p, p->value), p->value_piece, {"weights", unit});
-  resident_unit_ = unit;
+      ranks_.of(*p)->all_gather(stream, all_pieces(*p, p->value), p->value_piece, {"weights", unit});
+  here = {unit, Use::kComing, queue_ ? queue_->mark() : nullptr};
+}
+
+void Weights::get(Ctx& ctx, int64_t unit) {
+  if (zero_ < 3 || unit == kEnds) return;
+  Values& here = values_[place_of(unit)];
+  if (here.unit != unit) {
+    CHECK(here.use != Use::kInUse, unit, here.unit);
+    // Fetched in vain: the stream fills the place again, after that.
+    if (here.arrival) queue_->wait(ctx, std::exchange(here.arrival, nullptr));
+    here.use = Use::kFree;
+    gather(ctx, unit);
+  }
+  CHECK(here.unit == unit, unit, here.unit);
+  if (here.arrival) queue_->wait(ctx, std::exchange(here.arrival, nullptr));
+  here.use = Use::kInUse;
+}
+
+void Weights::release(int64_t unit) {
+  if (zero_ < 3 || unit == kEnds) return;
+  Values& here = values_[place_of(unit)];
+  CHECK(here.unit == unit && here.use == Use::kInUse, unit, here.unit);
+  here.use = Use::kFree;
 }
 
 void Weights::begin_backward(Ctx& ctx, int64_t unit, GradientKind kind) {
+  finish_in_place_of(ctx, unit);
+  if (zero_ >= 2) {
+    Adding& here = adding_[place_of(unit)];
+    CHECK(here.num_kinds == 0 || here.unit == unit, unit, here.unit);
+    here.unit = unit, ++here.num_kinds;
+  }
   for (const Parameter* p : unit_list(unit))
     if (kind_of(*p) == kind && p->grad_piece.defined()) model::clear_gradient(ctx, *p);
 }
 
-void Weights::add_ranks(Ctx& ctx, const Parameter& p, int64_t unit) const {
+// What is under way of the unit, or stands where its whole gradients will.
+void Weights::finish_in_place_of(Ctx& ctx, int64_t unit) {
+  const auto is_in_place = [&](const Reduction& r) {
+    if (r.unit == unit) return true;
+    return zero_ >= 2 && r.unit != kEnds && unit != kEnds && place_of(r.unit) == place_of(unit);
+  };
+  std::erase_if(under_way_, [&](const Reduction& r) {
+    if (!is_in_place(r)) return false;
+    finish(ctx, r);
+    return true;
+  });
+}
+
+bool Weights::is_summed(const Parameter& p, GradientKind kind, bool is_last) const {
+  return p.grad.defined() && kind_of(p) == kind && (exact_ || p.grad_piece.defined() || is_last);
+}
+
+void Weights::add_ranks(backend::Stream* stream, const Parameter& p, int64_t unit) const {
   comm::Comm* ranks = ranks_.of(p);
   if (comm::group_size(ranks) == 1) return;
   if (p.is_shared()) {
-    ranks->reduce_scatter(ctx.stream, own_piece(p, p.grad), all_pieces(p, p.grad), {"gradients", unit});
+    ranks->reduce_scatter(stream, own_piece(p, p.grad), all_pieces(p, p.grad), {"gradients", unit});
   } else {
-    ranks->all_reduce(ctx.stream, flat(p.grad), comm::Reduce::kSum, {"gradients", unit});
+    ranks->all_reduce(stream, flat(p.grad), comm::Reduce::kSum, {"gradients", unit});
   }
 }
 
@@ -96,29 +148,51 @@ void Weights::end_backward(Ctx& ctx, int64_t unit, GradientKind kind) {
   auto& done_U = done_KU_[static_cast<size_t>(kind)];
   const int64_t micro_batch = done_U[unit == kEnds ? done_U.size() - 1 : unit]++;
   const bool is_last = micro_batch + 1 == num_micro_batches_;
+  if (unit != kEnds && zero_ >= 2) --adding_[place_of(unit)].num_kinds;
   const bool is_mtp = unit == model_.config().num_hidden_layers && kind == GradientKind::kOthers;
-  if (is_mtp && !mtp_embedding_.empty()) take(ctx, embedding(), unit, mtp_embedding_, micro_batch);
+  if (is_mtp && !mtp_embedding_.empty()) add_mtp_embedding(ctx, unit, micro_batch);
+  backend::Stream* stream = this->stream(ctx);
+  bool is_any = false;
   for (const Parameter* p : unit_list(unit)) {
-    if (!p->grad.defined() || kind_of(*p) != kind) continue;
-    if (exact_) {
-      take(ctx, *p, unit, trees_.at(p), micro_batch);
-    } else if (p->grad_piece.defined()) {
-      add_ranks(ctx, *p, unit);
-      if (micro_batch == 0) {
-        ctx.ops.copy(ctx.stream, p->grad_piece, own_piece(*p, p->grad));
-      } else {
-        ctx.ops.add(ctx.stream, p->grad_piece, own_piece(*p, p->grad), 1);
-      }
-    } else if (is_last) {
-      add_ranks(ctx, *p, unit);
-    }
+    if (!is_summed(*p, kind, is_last)) continue;
+    add_ranks(stream, *p, unit);
+    if (!queue_) take(ctx, *p, micro_batch);
+    is_any = true;
+  }
+  if (!queue_ || !is_any) return;
+  under_way_.push_back({unit, kind, micro_batch, queue_->mark()});
+  // The ends have no begin of their next micro-batch.
+  if (unit == kEnds && !is_last) finish_in_place_of(ctx, unit);
+}
+
+// Takes over what the ranks' gradients of a micro-batch have become.
+void Weights::finish(Ctx& ctx, const Reduction& reduction) {
+  queue_->wait(ctx, reduction.done);
+  const bool is_last = reduction.micro_batch + 1 == num_micro_batches_;
+  for (const Parameter* p : unit_list(reduction.unit))
+    if (is_summed(*p, reduction.kind, is_last)) take(ctx, *p, reduction.micro_batch);
+}
+
+void Weights::take(Ctx& ctx, const Parameter& p, int64_t micro_batch) {
+  if (exact_) {
+    take_exact(ctx, p, trees_.at(&p), micro_batch);
+  } else if (p.grad_piece.defined() && micro_batch == 0) {
+    ctx.ops.copy(ctx.stream, p.grad_piece, own_piece(p, p.grad));
+  } else if (p.grad_piece.defined()) {
+    ctx.ops.add(ctx.stream, p.grad_piece, own_piece(p, p.grad), 1);
   }
 }
 
-// Adds the ranks' gradients of a micro-batch and begins a new one. levels: sums of 2^k micro-batches, as the digits of
-// a binary counter.
-void Weights::take(Ctx& ctx, const Parameter& p, int64_t unit, std::vector<View>& levels, int64_t micro_batch) const {
-  add_ranks(ctx, p, unit);
+// The layers below go on adding to the embedding's gradient, so this waits.
+void Weights::add_mtp_embedding(Ctx& ctx, int64_t unit, int64_t micro_batch) {
+  add_ranks(stream(ctx), embedding(), unit);
+  if (queue_) queue_->wait_for_all(ctx);
+  take_exact(ctx, embedding(), mtp_embedding_, micro_batch);
+}
+
+// Adds a micro-batch's gradient and begins a new one. levels: sums of 2^k micro-batches, as the digits of a binary
+// counter.
+void Weights::take_exact(Ctx& ctx, const Parameter& p, std::vector<View>& levels, int64_t micro_batch) const {
   if (p.num_owned() > 0) {
     const View sum = flat(p.owned(p.grad));
     size_t level = 0;
@@ -138,6 +212,7 @@ View Weights::total(Ctx& ctx, const std::vector<View>& levels) const {
 }
 
 void Weights::end_step(Ctx& ctx) {
+  for (const Reduction& reduction : std::exchange(under_way_, {})) finish(ctx, reduction);
   for (auto& [p, levels] : trees_) {
     if (p->num_owned() == 0) continue;
     p->grad_is_stale = false;
@@ -156,10 +231,16 @@ void Weights::add_embeddings(Ctx& ctx) const {
 }
 
 void Weights::values_changed(Ctx& ctx) {
-  resident_unit_ = kNobody;
+  for (Values& here : values_) {
+    CHECK(here.use != Use::kInUse, here.unit);
+    if (here.arrival) queue_->wait(ctx, here.arrival);
+    here = {};
+  }
+  backend::Stream* stream = this->stream(ctx);
   for (const Parameter* p : model_.parameters())
     if (p->is_shared() && !p->value_piece.defined())
-      ranks_.of(*p)->all_gather(ctx.stream, all_pieces(*p, p->value), own_piece(*p, p->value), {"updated weights"});
+      ranks_.of(*p)->all_gather(stream, all_pieces(*p, p->value), own_piece(*p, p->value), {"updated weights"});
+  if (queue_) queue_->wait_for_all(ctx);
 }
 
 }  // namespace temper::parallel

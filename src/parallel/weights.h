@@ -7,6 +7,10 @@
 //   ... update what this rank owns ...
 //   model.weights_updated(ctx);       // every parameter's value is whole again
 //
+// With a queue (ModelPart::overlap) gathers and sums over ranks run beside computation, with the same bits: a unit's
+// values are fetched while another one computes, and what became of its gradients is taken over when their memory, or
+// the sum, is wanted.
+//
 // Sums. With zero 0 and 1 a rank adds its micro-batches in their order and then the ranks are added; with zero 2 and 3
 // the ranks are added for each micro-batch. In exact mode the ranks are added first, then the micro-batches, both in
 // balanced binary trees: with the m-th micro-batch that is dealt on rank m mod D as its (m / D)-th, that is one tree
@@ -20,10 +24,11 @@
 
 #include "comm/comm.h"
 #include "model/model.h"
+#include "parallel/comm_queue.h"
 
 namespace temper::parallel {
 
-// Ranks with equal parameters; null: this rank alone.
+// Ranks with equal parameters; null: this rank alone. With overlap, groups that nobody else uses.
 struct EqualRanks {
   comm::Comm* dense = nullptr;    // the ranks of a stage
   comm::Comm* slices = nullptr;   // those of them with the same slices of what tp cuts
@@ -40,20 +45,38 @@ class Weights : public model::WeightKeeper {
   Weights(model::Model& model, EqualRanks ranks);
   // After Model::declare.
   void declare(Book& book);
+  // Before anything runs. Null: collectives run on the stream of Ctx.
+  void set_queue(CommQueue* queue) { queue_ = queue; }
 
   void begin_step(int64_t num_micro_batches) override;
   void end_step(layers::Ctx& ctx) override;
   void gather(layers::Ctx& ctx, int64_t unit) override;
+  void get(layers::Ctx& ctx, int64_t unit) override;
+  void release(int64_t unit) override;
   void begin_backward(layers::Ctx& ctx, int64_t unit, model::GradientKind kind) override;
   void end_backward(layers::Ctx& ctx, int64_t unit, model::GradientKind kind) override;
   void values_changed(layers::Ctx& ctx) override;
 
  private:
+  using Kind = model::GradientKind;
+  // Sums over ranks that are under way.
+  struct Reduction {
+    int64_t unit;
+    Kind kind;
+    int64_t micro_batch;
+    backend::Event* done;
+  };
   const layers::ParameterList& unit_list(int64_t unit) const;
+  size_t place_of(int64_t unit) const { return static_cast<size_t>(place_U_[unit]); }
+  backend::Stream* stream(layers::Ctx& ctx) const { return queue_ ? queue_->after(ctx) : ctx.stream; }
   void add_embeddings(layers::Ctx& ctx) const;
-  void add_ranks(layers::Ctx& ctx, const layers::Parameter& p, int64_t unit) const;
-  void take(layers::Ctx& ctx, const layers::Parameter& p, int64_t unit, std::vector<View>& levels,
-            int64_t micro_batch) const;
+  bool is_summed(const layers::Parameter& p, Kind kind, bool is_last) const;
+  void add_ranks(backend::Stream* stream, const layers::Parameter& p, int64_t unit) const;
+  void add_mtp_embedding(layers::Ctx& ctx, int64_t unit, int64_t micro_batch);
+  void take(layers::Ctx& ctx, const layers::Parameter& p, int64_t micro_batch);
+  void take_exact(layers::Ctx& ctx, const layers::Parameter& p, std::vector<View>& levels, int64_t micro_batch) const;
+  void finish(layers::Ctx& ctx, const Reduction& reduction);
+  void finish_in_place_of(layers::Ctx& ctx, int64_t unit);
   View total(layers::Ctx& ctx, const std::vector<View>& levels) const;
   const layers::Parameter& embedding() const;
 
@@ -61,8 +84,23 @@ class Weights : public model::WeightKeeper {
   EqualRanks ranks_;
   int64_t zero_ = 0, num_micro_batches_ = 0;
   bool exact_ = false;
-  int64_t resident_unit_ = kNobody;  // whose whole values are in the shared memory (zero 3)
+  CommQueue* queue_ = nullptr;
   static constexpr int64_t kNobody = -2;
+  std::vector<int64_t> place_U_;  // of whole values and gradients, by unit (model/parameter_memory.h)
+  // Whose whole values are in a place (zero 3); they come, are used, and stay until another's are wanted.
+  enum class Use : uint8_t { kFree, kComing, kInUse };
+  struct Values {
+    int64_t unit = kNobody;
+    Use use = Use::kFree;
+    backend::Event* arrival = nullptr;
+  };
+  std::array<Values, 2> values_;
+  // Whose backward adds to the whole gradients of a place, and in how many kinds (zero 2, 3).
+  struct Adding {
+    int64_t unit = kNobody, num_kinds = 0;
+  };
+  std::array<Adding, 2> adding_;
+  std::vector<Reduction> under_way_;  // in their order
   // Micro-batches whose gradients a unit has, by kind; the ends last.
   std::array<std::vector<int64_t>, 2> done_KU_;
   // Exact mode: of what this rank owns, sums of 1, 2, 4, ... micro-batches.

@@ -60,7 +60,7 @@ struct RunConfig {
     int64_t dp = 0, ep = 1, pp = 1, cp = 1, tp = 1, zero = 1, expert_rows = 0, rebalance = 0;
     std::string schedule = "1f1b";
     int64_t chunks = 1;
-    bool is_auto = false;
+    bool overlap = false, is_auto = false;
     std::vector<std::string> given;  // keys of this section that the file or an override gives: "layout.dp"
     // Of a rank, where the layout is chosen: GiB (0: the machine's share), and how fast it is, as plan::RankSpeed, in
     // TFLOP/s and GB/s.

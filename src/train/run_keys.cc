@@ -156,6 +156,10 @@ std::vector<Key> run_keys(RunConfig& c) {
       {"layout.zero", IntegerField{&c.layout.zero, 0},
        "what ranks with equal weights keep once: 0 nothing, 1 masters and moments, 2 also gradients, 3 also weights",
        Effect::kNone},
+      {"layout.overlap", &c.layout.overlap,
+       "weights and gradients travel beside computation: takes a core more for every rank, and from zero 2 on the "
+       "memory of a second layer",
+       Effect::kNone},
       {"layout.ep", IntegerField{&c.layout.ep, 1}, "ranks over which experts are spread; divides dp * cp * tp",
        Effect::kNone},
       {"layout.expert_rows", IntegerField{&c.layout.expert_rows, 0},

@@ -48,7 +48,7 @@ model::ModelOptions model_options(const RunConfig& config, bool mtp) {
 
 parallel::Layout layout_of(const RunConfig& config) {
   const auto& l = config.layout;
-  return {l.dp, l.ep, l.pp, l.cp, l.tp, l.zero, parallel::schedule_of(l.schedule), l.chunks};
+  return {l.dp, l.ep, l.pp, l.cp, l.tp, l.zero, parallel::schedule_of(l.schedule), l.chunks, l.overlap};
 }
 
 }  // namespace temper::train

@@ -9,6 +9,7 @@
 #include "model/model.h"
 #include "optim/clip.h"
 #include "optim/update_meter.h"
+#include "parallel/comm_queue.h"
 #include "parallel/ranks.h"
 #include "tensor/book.h"
 #include "train/state_tensors.h"
@@ -42,6 +43,8 @@ class Session {
   const StateTensors& state_tensors() const { return *state_tensors_; }     // not with StateMemory::kNone
   const Book& book() const { return book_; }
   int64_t allocated_bytes() const { return arena_->allocated_bytes(); }
+  // For how long this rank has not computed because of what travels beside computation.
+  double overlap_wait_seconds() const { return comm_queue_ ? comm_queue_->wait_seconds() : 0; }
 
  private:
   layers::Ctx ctx_;
@@ -53,6 +56,7 @@ class Session {
   std::optional<StateTensors> state_tensors_;
   Book book_;
   std::unique_ptr<backend::Arena> arena_;
+  std::optional<parallel::CommQueue> comm_queue_;  // last: it works on the memory
 };
 
 }  // namespace temper::train

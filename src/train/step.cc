@@ -1,7 +1,10 @@
 #include "train/step.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <limits>
 #include <numeric>
 
@@ -59,7 +62,7 @@ const StepResult& Step::compute(std::span<const layers::MicroBatch> batches, dou
   }
   parts_.model.zero_gradients(parts_.ctx, static_cast<int64_t>(mine_.size()));
   sums_M_.assign(batches.size(), {});
-  parallel::run(instructions_, *this, position_);
+  run_instructions();
   add_up();
   return result_;
 }
@@ -151,8 +154,19 @@ void Step::add_up() {
 const StepResult& Step::update() {
   CHECK(result_.finite(), result_.loss, result_.norms.global);
   instructions_ = {{Action::kUpdate}};
-  parallel::run(instructions_, *this, position_);
+  run_instructions();
   return result_;
+}
+
+// The others hear at once of an error: what travels beside computation is waited for before it leaves this rank.
+void Step::run_instructions() {
+  try {
+    parallel::run(instructions_, *this, position_);
+  } catch (const std::exception& error) {
+    if (parts_.model.options().part.overlap)
+      parts_.ctx.groups.world->abort(fmt::format("{}: {}", position(), error.what()));
+    throw;
+  }
 }
 
 std::string Step::position() const {

@@ -89,6 +89,7 @@ class Step : private parallel::Executor {
   void deal();
   void add_up();
   const layers::MicroBatch& batch_of(const parallel::Instruction& instruction) const;
+  void run_instructions();
   Sums& sums_of(const parallel::Instruction& instruction);
   void pass(const parallel::Instruction& instruction);
   model::LossGradients loss_gradients() const;

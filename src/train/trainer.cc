@@ -132,6 +132,9 @@ void Trainer::report_step(StepReport& report) {
       const double waited = group->traffic().wait_seconds;
       report.wait_seconds.emplace_back(axis, waited - std::exchange(waited_[axis], waited));
     }
+    const double waited = session_->overlap_wait_seconds();
+    if (config_.layout.overlap)
+      report.wait_seconds.emplace_back("overlap", waited - std::exchange(waited_["overlap"], waited));
   }
   pause_seconds_ += report.checkpoint_seconds;
   if (logs_) logs_->write(report);

@@ -103,6 +103,7 @@ RandomCase random_case(uint64_t number, int64_t world_size) {
   c.trained.exact = draw.chance(50);
   draw_schedule(draw, c);
   if (draw.chance(30)) options.precision = layers::Precision::kFp64;
+  c.layout.overlap = draw.chance(30);
   c.description = fmt::format("case {} of {} ranks: {}; {} micro-batches, recompute {}{}{}{}{}{}", number, world_size,
                               c.layout.to_string(), num_batches, static_cast<int>(options.recompute),
                               options.mtp ? ", prediction block" : "",

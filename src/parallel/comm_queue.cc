@@ -1,0 +1,37 @@
+#include "parallel/comm_queue.h"
+
+#include "base/clock.h"
+
+namespace temper::parallel {
+
+CommQueue::CommQueue(const backend::DeviceTable& device)
+    : device_(device), stream_(device.comm_stream_create()), computed_(device.event_create()) {}
+
+CommQueue::~CommQueue() {
+  device_.stream_destroy(stream_);
+  device_.event_destroy(computed_);
+  for (backend::Event* event : events_) device_.event_destroy(event);
+}
+
+backend::Stream* CommQueue::after(layers::Ctx& ctx) {
+  ctx.device.event_record(ctx.stream, computed_);
+  device_.event_wait(stream_, computed_);
+  return stream_;
+}
+
+backend::Event* CommQueue::mark() {
+  if (free_.empty()) free_.push_back(events_.emplace_back(device_.event_create()));
+  backend::Event* event = free_.back();
+  free_.pop_back();
+  device_.event_record(stream_, event);
+  return event;
+}
+
+void CommQueue::wait(layers::Ctx& ctx, backend::Event* mark) {
+  const double start = now_seconds();
+  ctx.device.event_wait(ctx.stream, mark);
+  wait_seconds_ += now_seconds() - start;
+  free_.push_back(mark);
+}
+
+}  // namespace temper::parallel

@@ -1,0 +1,37 @@
+// Collectives beside computation: a stream for communication, what is enqueued there, and waiting for it.
+#pragma once
+
+#include <vector>
+
+#include "backend/device.h"
+#include "layers/ctx.h"
+
+namespace temper::parallel {
+
+class CommQueue {
+ public:
+  explicit CommQueue(const backend::DeviceTable& device);  // must outlive this
+  CommQueue(const CommQueue&) = delete;
+  CommQueue& operator=(const CommQueue&) = delete;
+  // When what is under way is done; what it works on must still be there.
+  ~CommQueue();
+
+  // The stream for collectives, which begin when ctx's stream has passed what it has.
+  backend::Stream* after(layers::Ctx& ctx);
+  // What has been enqueued until now; to be waited for once.
+  backend::Event* mark();
+  // What is enqueued on ctx's stream later begins after the mark. Throws what went wrong on the way.
+  void wait(layers::Ctx& ctx, backend::Event* mark);
+  void wait_for_all(layers::Ctx& ctx) { wait(ctx, mark()); }
+  // For how long wait() has held up its callers.
+  double wait_seconds() const { return wait_seconds_; }
+
+ private:
+  const backend::DeviceTable& device_;
+  backend::Stream* const stream_;
+  backend::Event* const computed_;
+  std::vector<backend::Event*> events_, free_;
+  double wait_seconds_ = 0;
+};
+
+}  // namespace temper::parallel

@@ -9,7 +9,9 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <tuple>
 
+#include "backend/registry.h"
 #include "base/error.h"
 #include "comm/world.h"
 #include "train/layouts.h"
@@ -59,10 +61,11 @@ TEST_P(OverlapTest, GivesTheBitsOfTheSameLayoutWithout) {
   layout.overlap = true;
   const testing::Trained with = testing::train_on(layout, c);
   EXPECT_EQ(testing::difference(with, without).first_bit, "");
-  if (layout.zero < 2)
+  if (layout.zero < 2) {
     EXPECT_EQ(with.planned_bytes, without.planned_bytes);
-  else
+  } else {
     EXPECT_GT(with.planned_bytes, without.planned_bytes);  // a second layer
+  }
 }
 
 constexpr auto kBlock = model::Recompute::kBlock, kFull = model::Recompute::kFull;
@@ -91,6 +94,31 @@ INSTANTIATE_TEST_SUITE_P(
           name.begin(), name.end(), [](char ch) { return !std::isalnum(static_cast<unsigned char>(ch)); }, '_');
       return name;
     });
+
+// As temper plan does it: an imagined rank on the null backend takes a step with everything under way in no time.
+TEST(OverlapPlanTest, AnImaginedRankHasTheMemoryAndTheCallsOfARealOne) {
+  const OverlapCase overlap{{.dp = 2, .zero = 3, .overlap = true}, 4};
+  const TrainedCase c = trained_case(overlap);
+  const auto step_on = [&](const backend::Backend& backend, const parallel::Ranks& ranks) {
+    model::ModelOptions options = c.options;
+    options.max_tokens = 64;
+    ranks.place(c.config, 4, options);
+    Session session(backend, c.config, options, StateMemory::kNone, &ranks);
+    session.model().initialize(session.ctx(), 1);
+    const auto objective = objective::make_objective("pretrain", {});
+    optim::Adamw adamw({});
+    Step step({session.ctx(), session.model(), *objective, session.norm_meter(), adamw, 1.0, c.auxiliary});
+    step.compute(c.steps[0], 1e-4);
+    const comm::Traffic traffic = ranks.data_beside->traffic();
+    return std::tuple(session.book().total_bytes(), traffic.num_calls, traffic.num_bytes);
+  };
+  std::unique_ptr<comm::Comm> imagined;
+  const auto plan = step_on(backend::null_backend(), parallel::imagine_mesh(imagined, 0, overlap.layout));
+  comm::run_ranks(2, [&](comm::Comm& world) {
+    const auto real = step_on(backend::cpu(), parallel::join_mesh(world, overlap.layout));
+    EXPECT_EQ(world.rank() == 0 ? real : plan, plan);
+  });
+}
 
 // Fails at its third micro-batch.
 class FailingObjective : public objective::Objective {

@@ -83,8 +83,9 @@ std::vector<std::pair<std::string, const comm::Comm*>> Ranks::axes() const {
 void Ranks::place(const model::Config& config, int64_t num_micro_batches, model::ModelOptions& options) const {
   model::ModelPart& part = options.part;
   const int64_t tokens = options.max_document > 0 ? options.max_document : options.max_tokens;
-  const std::vector<SiteRange> parts =
-      split_sites(forward_flops(config, tokens, options.mtp), layout.pp, layout.chunks);
+  SiteCosts costs = forward_flops(config, tokens, options.mtp);
+  costs.rebuilds = options.recompute != model::Recompute::kNone;
+  const std::vector<SiteRange> parts = split_sites(costs, layout.pp, layout.chunks);
   part.chunks.clear();
   for (int64_t chunk = 0; chunk < layout.chunks; ++chunk) part.chunks.push_back(parts[chunk * layout.pp + at.pp]);
   if (layout.pp > 1 && layout.schedule == Schedule::kZeroBubble && options.recompute != model::Recompute::kNone)

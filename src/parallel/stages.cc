@@ -128,8 +128,11 @@ std::vector<SiteRange> split_sites(const SiteCosts& costs, int64_t num_stages, i
   const int64_t P = num_stages * num_chunks;
   std::vector<double> before(S + 1, 0);  // cost of the sites before each
   for (int64_t s = 0; s < S; ++s) before[s + 1] = before[s] + costs.site_S[s];
+  // Of all passes, backward as two forward ones.
   const auto cost = [&](int64_t p, int64_t i, int64_t j) {
-    return before[j] - before[i] + (p == 0 ? costs.first : 0) + (p == P - 1 ? costs.last : 0);
+    const int64_t last_layer = std::max(i, (j - 1) / 2 * 2);
+    const double rebuilt = costs.rebuilds ? before[last_layer] - before[i] : 0;
+    return 3 * (before[j] - before[i] + (p == 0 ? costs.first : 0) + (p == P - 1 ? costs.last : 0)) + rebuilt;
   };
   const std::vector<int64_t> even =
       best_cut(S, P, cost, [](double part, int64_t, double rest) { return std::max(part, rest); });

@@ -15,6 +15,7 @@ namespace temper::parallel {
 struct SiteCosts {
   std::vector<double> site_S;  // of the main layers' sites (model::SiteRange)
   double first = 0, last = 0;  // of what the first and the last part have besides
+  bool rebuilds = false;       // backward runs what it has of every layer forward again, but for a part's last one
 };
 
 // Forward FLOPs per token in documents of that many tokens (post-training 4.9): products and attention, the routed
@@ -29,9 +30,9 @@ double document_flops(const model::Config& config, int64_t num_tokens);
 using model::SiteRange;
 
 // The sites of num_stages * num_chunks parts, by part. Every part has at least one; the costliest part, which sets the
-// pace, is as cheap as can be, and among such cuts the sum of the parts' squared costs is least; where that is equal,
-// fewer layers are cut, then earlier parts are shorter, since earlier stages keep more micro-batches alive. Throws
-// kInvalidArgument where there are more parts than sites.
+// pace with all its passes, is as cheap as can be, and among such cuts the sum of the parts' squared costs is least;
+// where that is equal, fewer layers are cut, then earlier parts are shorter, since earlier stages keep more
+// micro-batches alive. Throws kInvalidArgument where there are more parts than sites.
 std::vector<SiteRange> split_sites(const SiteCosts& costs, int64_t num_stages, int64_t num_chunks);
 
 // "the experts of layer 2, layers 3 to 5, the attention of layer 6"

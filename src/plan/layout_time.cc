@@ -20,6 +20,7 @@ LayoutTimes::LayoutTimes(const DryRunRequest& request, const RankSpeed& speed) :
   const model::ModelOptions& options = request.options;
   const int64_t document = options.max_document > 0 ? options.max_document : options.max_tokens;
   costs_ = parallel::forward_flops(request.config, document, options.mtp);
+  costs_.rebuilds = options.recompute != model::Recompute::kNone;
   act_bytes_ = static_cast<double>(dtype_bytes(layers::act_dtype(options.precision)));
   acc_bytes_ = static_cast<double>(dtype_bytes(layers::acc_dtype(options.precision)));
   const auto T = static_cast<double>(options.max_tokens);

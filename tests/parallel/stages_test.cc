@@ -17,6 +17,8 @@ namespace {
 double part_cost(const SiteCosts& costs, const std::vector<SiteRange>& parts, size_t p) {
   double cost = (p == 0 ? costs.first : 0) + (p + 1 == parts.size() ? costs.last : 0);
   for (int64_t s = parts[p].begin; s < parts[p].end; ++s) cost += costs.site_S[s];
+  cost *= 3;
+  for (int64_t s = parts[p].begin; costs.rebuilds && s / 2 < parts[p].end_layer() - 1; ++s) cost += costs.site_S[s];
   return cost;
 }
 
@@ -52,7 +54,7 @@ TEST(StagesTest, NoCutIsBetter) {
     SiteCosts costs;
     const int64_t num_sites = 2 * (1 + random() % 5);
     for (int64_t s = 0; s < num_sites; ++s) costs.site_S.push_back(1 + random() % 9);
-    costs.first = random() % 3, costs.last = random() % 15;
+    costs.first = random() % 3, costs.last = random() % 15, costs.rebuilds = random() % 2 == 0;
     const int64_t num_parts = 1 + random() % std::min<int64_t>(num_sites, 5);
     const std::vector<SiteRange> parts = split_sites(costs, num_parts, 1);
     ASSERT_EQ(static_cast<int64_t>(parts.size()), num_parts);
@@ -79,6 +81,18 @@ TEST(StagesTest, LayersAreCutWhereThatIsMoreEvenOnly) {
   EXPECT_EQ(split_sites(equal, 2, 1), (std::vector<SiteRange>{{0, 3}, {3, 6}}));
   // Two parts of one site: side by side they are one layer, so that no other is cut.
   EXPECT_EQ(split_sites(equal, 4, 1), (std::vector<SiteRange>{{0, 1}, {1, 2}, {2, 4}, {4, 6}}));
+}
+
+// A layer's attention at the end of a part saves less of rebuilding than a whole layer.
+TEST(StagesTest, LayersAreCutLessWhereTheyAreRebuilt) {
+  SiteCosts costs = forward_flops(v4_pro(), 4096, true);
+  const auto num_cut = [&] {
+    const auto parts = split_sites(costs, 16, 1);
+    return std::count_if(parts.begin(), parts.end(), [](const SiteRange& part) { return part.end % 2 == 1; });
+  };
+  EXPECT_EQ(num_cut(), 15);
+  costs.rebuilds = true;
+  EXPECT_EQ(num_cut(), 0);
 }
 
 TEST(StagesTest, HeadAndPredictionBlockTakeTheLayersOfTheLastPart) {

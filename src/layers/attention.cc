@@ -27,7 +27,8 @@ Attention::Attention(const std::string& prefix, const AttentionDims& dims, Dtype
       kv_norm_{fine_parameter(prefix + "kv_norm.weight", {dims.H}, dtypes, Init::kOnes), dims.eps} {
   if (dims.rate > 0) {
     compressor_ = std::make_unique<Compressor>(
-        prefix + "compressor.", CompressorDims{dims.D, dims.H, dims.rate, dims.csa, dims.eps, dims.num_ranks}, dtypes);
+        prefix + "compressor.",
+        CompressorDims{dims.D, dims.H, dims.rate, dims.csa, dims.eps, dims.num_ranks, dims.part}, dtypes);
   }
   if (!dims.csa) return;
   CHECK(dims.indexer.num_ranks == dims.num_ranks, dims.indexer.num_ranks);
@@ -41,22 +42,22 @@ void Attention::collect(ParameterList& list) {
 }
 
 void Attention::declare_saved(Book& book, Saved& saved, int64_t max_tokens) const {
-  const int64_t T = max_tokens, N = dims_.N, H = dims_.H;
+  const int64_t T = max_tokens, P = dims_.part.piece(T), padded = dims_.part.padded(T), N = dims_.N, H = dims_.H;
   const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
     book.declare(&view, TensorKind::kSaved, sinks_.name + ":" + what, dtype, shape);
   };
-  declare(saved.qa_TQ, "qa", dtypes_.act, {T, dims_.Q});
-  declare(saved.qa_rstd_T, "qa_rstd", dtypes_.acc, {T});
-  declare(saved.r_TQ, "r", dtypes_.act, {T, dims_.Q});
+  declare(saved.qa_PQ, "qa", dtypes_.act, {P, dims_.Q});
+  declare(saved.qa_rstd_P, "qa_rstd", dtypes_.acc, {P});
+  declare(saved.r_TQ, "r", dtypes_.act, {padded, dims_.Q});
   declare(saved.qb_TNH, "qb", dtypes_.act, {T, N, H});
   declare(saved.q_rstd_R, "q_rstd", dtypes_.acc, {T * N});
   declare(saved.q_TNH, "q", dtypes_.act, {T, N, H});
-  declare(saved.kv_TH, "kv", dtypes_.act, {T, H});
-  declare(saved.kv_rstd_T, "kv_rstd", dtypes_.acc, {T});
-  declare(saved.c_JH, "c", dtypes_.act, {num_history(T) + T, H});
+  declare(saved.kv_PH, "kv", dtypes_.act, {P, H});
+  declare(saved.kv_rstd_P, "kv_rstd", dtypes_.acc, {P});
+  declare(saved.c_JH, "c", dtypes_.act, {num_history(T) + padded, H});
   declare(saved.o_TNH, "o", dtypes_.act, {T, N, H});
   declare(saved.lse_TN, "lse", dtypes_.acc, {T, N});
-  declare(saved.y1_PW, "y1", dtypes_.act, {dims_.part.piece(T), dims_.part.size * dims_.G * dims_.O});
+  declare(saved.y1_PW, "y1", dtypes_.act, {P, dims_.part.size * dims_.G * dims_.O});
   if (compressor_) compressor_->declare_saved(book, TensorKind::kSaved, saved.entries, max_tokens);
 }
 
@@ -75,7 +76,6 @@ void Attention::declare_scratch(Book& book, int64_t max_tokens, int64_t num_thre
   const bool is_cut = dims_.part.is_cut();
   declare(scratch_.ou_TNH, "ou", dtypes_.act, {T, N, H});
   if (is_cut) {
-    declare_operand(scratch_.h_ND, "all_h", {padded, dims_.D});
     declare(scratch_.y1_TW, "all_y1", dtypes_.act, {T, W});
     declare(scratch_.exchange_NW, "y1_exchange", dtypes_.act, {padded, W});
   }
@@ -93,15 +93,14 @@ void Attention::declare_scratch(Book& book, int64_t max_tokens, int64_t num_thre
   if (!train) return;
   if (is_cut) {
     declare(scratch_.dy1_PW, "own_dy1", dtypes_.act, {P, dims_.part.size * W});
-    declare(scratch_.dh_ND, "all_dh", dtypes_.acc, {padded, dims_.D});
   }
   declare(scratch_.do_TNH, "do", dtypes_.act, {T, N, H});
   declare_operand(scratch_.dq_TNH, "dq", {T, N, H});
   declare_operand(scratch_.dy1_TW, "dy1", {T, dims_.G * dims_.O});
-  declare_operand(scratch_.dqa_TQ, "dqa", {T, dims_.Q});
-  declare_operand(scratch_.dkv_TH, "dkv", {T, H});
-  declare(scratch_.dr_TQ, "dr", dtypes_.acc, {T, dims_.Q});
-  declare(scratch_.dc_JH, "dc", dtypes_.acc, {J, H});
+  declare_operand(scratch_.dqa_PQ, "dqa", {P, dims_.Q});
+  declare_operand(scratch_.dkv_PH, "dkv", {P, H});
+  declare(scratch_.dr_TQ, "dr", dtypes_.acc, {padded, dims_.Q});
+  declare(scratch_.dc_JH, "dc", dtypes_.acc, {history + padded, H});
   if (dims_.num_ranks > 1) declare(scratch_.from_next_HH, "from_next", dtypes_.acc, {history, H});
   if (compressor_) declare(scratch_.dk_CH, "dk", dtypes_.acc, {C, H});
   declare(scratch_.workspace, "workspace", dtypes_.acc, {num_threads, J + C, H});
@@ -112,19 +111,20 @@ int64_t Attention::num_history(int64_t max_tokens) const {
 }
 
 Attention::Saved Attention::first(const Saved& s, int64_t T) const {
+  const int64_t P = dims_.part.end(T) - dims_.part.begin(T);
   const View c_TH = s.c_JH.first(T);
-  return {s.qa_TQ.first(T),
-          s.r_TQ.first(T),
+  return {s.r_TQ.first(T),
           s.qb_TNH.first(T),
           s.q_TNH.first(T),
-          s.kv_TH.first(T),
           s.o_TNH.first(T),
-          s.y1_PW.first(dims_.part.end(T) - dims_.part.begin(T)),
+          s.qa_PQ.first(P),
+          s.kv_PH.first(P),
+          s.y1_PW.first(P),
           c_TH,
           c_TH,
-          s.qa_rstd_T.first(T),
+          s.qa_rstd_P.first(P),
           s.q_rstd_R.first(T * dims_.N),
-          s.kv_rstd_T.first(T),
+          s.kv_rstd_P.first(P),
           s.lse_TN.first(T),
           {}};
 }
@@ -140,13 +140,6 @@ Attention::Saved Attention::first(const Saved& s, const DeviceLayout& layout) co
 
 View Attention::grouped(View x_TX) const {
   return x_TX.reshape({x_TX.dim(0), dims_.G, x_TX.strides[0] / dims_.G}).transpose(0, 1);
-}
-
-View Attention::all_rows(Ctx& ctx, View h_PD, const DeviceLayout& layout) const {
-  if (!dims_.part.is_cut()) return h_PD;
-  const View h_TD = scratch_.h_ND.first(layout.num_tokens());
-  gather_pieces(ctx, dims_.part, h_TD, h_PD, "rows of attention");
-  return h_TD;
 }
 
 double Attention::scale() const { return 1 / std::sqrt(static_cast<double>(dims_.H)); }
@@ -174,18 +167,21 @@ backend::KeyRanges Attention::ranges(const DeviceLayout& layout, View selected_T
   return out;
 }
 
-void Attention::project(Ctx& ctx, const Saved& saved, View h_TD, View position_T, const RotaryTable& rotary) const {
-  const int64_t T = h_TD.dim(0), N = dims_.N, H = dims_.H;
-  q_a_.forward(ctx, saved.qa_TQ, h_TD);
-  q_a_norm_.forward(ctx, saved.r_TQ, saved.qa_rstd_T, saved.qa_TQ);
+void Attention::project(Ctx& ctx, const Saved& saved, View h_PD, View position_T, const RotaryTable& rotary) const {
+  const int64_t T = position_T.dim(0), N = dims_.N, H = dims_.H;
+  q_a_.forward(ctx, saved.qa_PQ, h_PD);
+  q_a_norm_.forward(ctx, own(saved.r_TQ), saved.qa_rstd_P, saved.qa_PQ);
+  gather_in_place(ctx, dims_.part, saved.r_TQ, "latent queries");
   q_b_.forward(ctx, saved.qb_TNH.reshape({T, N * H}), saved.r_TQ);
   // The norm of each query head has no weight.
   ctx.ops.rmsnorm_forward(ctx.stream, saved.q_TNH.reshape({T * N, H}), saved.q_rstd_R, saved.qb_TNH.reshape({T * N, H}),
                           View{}, dims_.eps);
   ctx.ops.rope(ctx.stream, saved.q_TNH, saved.q_TNH, rotary.cos_sin_LP2, position_T, +1);
-  kv_.forward(ctx, saved.kv_TH, h_TD);
-  kv_norm_.forward(ctx, saved.c_TH, saved.kv_rstd_T, saved.kv_TH);
-  rope_rows(ctx, saved.c_TH, saved.c_TH, rotary, position_T, +1);
+  const View c_PH = own(saved.c_TH);
+  kv_.forward(ctx, saved.kv_PH, h_PD);
+  kv_norm_.forward(ctx, c_PH, saved.kv_rstd_P, saved.kv_PH);
+  rope_rows(ctx, c_PH, c_PH, rotary, own(position_T), +1);
+  gather_in_place(ctx, dims_.part, saved.c_TH, "latent keys");
 }
 
 void Attention::attend(Ctx& ctx, const Saved& saved, View c_JH, View k_CH, const backend::KeyRanges& ranges) const {
@@ -206,15 +202,14 @@ void Attention::output(Ctx& ctx, View y_PD, const Saved& saved, View position_T,
 
 void Attention::forward(Ctx& ctx, View y_PD, View h_PD, const Saved& saved, View selected_TA, const ChoiceRule& rule,
                         EntryUse use, const DeviceLayout& layout, const RotaryTable& rotary) const {
-  const View h_TD = all_rows(ctx, h_PD, layout);
-  project(ctx, saved, h_TD, layout.position_T, rotary);
+  project(ctx, saved, h_PD, layout.position_T, rotary);
   receive_history(ctx, saved.c_JH, layout.cut(), layout.host().history_R, "keys");
   View k_CH;
   if (compressor_ && layout.entries(dims_.rate).num_entries > 0) {
-    compressor_->forward(ctx, saved.entries, h_TD, layout, rotary);
+    compressor_->forward(ctx, saved.entries, h_PD, layout, rotary);
     k_CH = saved.entries.k_CH;
     if (!rule.read && is_choosing(layout, use)) {
-      indexer_->select(ctx, selected_TA, h_TD, saved.r_TQ, layout, rotary);
+      indexer_->select(ctx, selected_TA, h_PD, own(saved.r_TQ), layout, rotary);
       if (rule.given.defined()) ctx.ops.override_rows(ctx.stream, selected_TA, rule.given);
     }
   }
@@ -224,14 +219,13 @@ void Attention::forward(Ctx& ctx, View y_PD, View h_PD, const Saved& saved, View
 
 void Attention::backward(Ctx& ctx, View dh_PD, View dy_PD, View h_PD, const Saved& saved, View selected_TA,
                          EntryUse use, const DeviceLayout& layout, const RotaryTable& rotary) const {
-  const View h_TD = all_rows(ctx, h_PD, layout);
   const bool is_cut = dims_.part.is_cut();
-  const int64_t T = h_TD.dim(0), J = saved.c_JH.dim(0), N = dims_.N, H = dims_.H;
-  const View dh_TD = is_cut ? scratch_.dh_ND.first(T) : dh_PD;
+  const int64_t T = layout.num_tokens(), J = saved.c_JH.dim(0), N = dims_.N, H = dims_.H;
+  const int64_t P = h_PD.dim(0);
   const int64_t C = compressor_ ? layout.entries(dims_.rate).num_entries : 0;
   const View do_TNH = scratch_.do_TNH.first(T), dq_TNH = scratch_.dq_TNH.first(T);
-  const View dy1_TW = scratch_.dy1_TW.first(T), dc_JH = scratch_.dc_JH.first(J), dkv_TH = scratch_.dkv_TH.first(T);
-  const View dqa_TQ = scratch_.dqa_TQ.first(T), dr_TQ = scratch_.dr_TQ.first(T);
+  const View dy1_TW = scratch_.dy1_TW.first(T), dc_JH = scratch_.dc_JH.first(J), dkv_PH = scratch_.dkv_PH.first(P);
+  const View dqa_PQ = scratch_.dqa_PQ.first(P), dr_TQ = scratch_.dr_TQ.first(T);
 
   // Output projections (12.I).
   const View dy1_PW = is_cut ? scratch_.dy1_PW.first(dy_PD.dim(0)) : dy1_TW;
@@ -260,11 +254,11 @@ void Attention::backward(Ctx& ctx, View dh_PD, View dy_PD, View h_PD, const Save
 
   // Keys: unrope, norm, projection.
   return_history(ctx, dc_JH, scratch_.from_next_HH, layout.cut(), layout.host().history_R, "gradients of keys");
-  const View dc_TH = dc_JH.rows(J - T, J);
-  rope_rows(ctx, dc_TH, dc_TH, rotary, layout.position_T, -1);
-  kv_norm_.backward(ctx, dkv_TH, dc_TH, saved.kv_TH, saved.kv_rstd_T);
-  kv_.backward_weight(ctx, dkv_TH, h_TD);
-  kv_.backward_input(ctx, dh_TD, dkv_TH, 0);
+  const View dc_PH = add_in_place(ctx, dims_.part, dc_JH.rows(J - T, J), "gradients of latent keys");
+  rope_rows(ctx, dc_PH, dc_PH, rotary, own(layout.position_T), -1);
+  kv_norm_.backward(ctx, dkv_PH, dc_PH, saved.kv_PH, saved.kv_rstd_P);
+  kv_.backward_weight(ctx, dkv_PH, h_PD);
+  kv_.backward_input(ctx, dh_PD, dkv_PH, 0);
 
   // Queries: unrope, norm per head, up projection, norm, down projection.
   const Shape heads{T * N, H};
@@ -274,12 +268,12 @@ void Attention::backward(Ctx& ctx, View dh_PD, View dy_PD, View h_PD, const Save
   const View dqb_TX = dq_TNH.reshape({T, N * H});
   q_b_.backward_weight(ctx, dqb_TX, saved.r_TQ);
   q_b_.backward_input(ctx, dr_TQ, dqb_TX, 0);
-  q_a_norm_.backward(ctx, dqa_TQ, dr_TQ, saved.qa_TQ, saved.qa_rstd_T);
-  q_a_.backward_weight(ctx, dqa_TQ, h_TD);
-  q_a_.backward_input(ctx, dh_TD, dqa_TQ, 1);
+  const View dr_PQ = add_in_place(ctx, dims_.part, dr_TQ, "gradients of latent queries");
+  q_a_norm_.backward(ctx, dqa_PQ, dr_PQ, saved.qa_PQ, saved.qa_rstd_P);
+  q_a_.backward_weight(ctx, dqa_PQ, h_PD);
+  q_a_.backward_input(ctx, dh_PD, dqa_PQ, 1);
 
-  if (C > 0) compressor_->backward(ctx, dh_TD, dk_CH, h_TD, saved.entries, layout, rotary);
-  if (is_cut) add_pieces(ctx, dims_.part, dh_PD, dh_TD, "gradients of the rows of attention");
+  if (C > 0) compressor_->backward(ctx, dh_PD, dk_CH, h_PD, saved.entries, layout, rotary);
 }
 
 // Of several ranks the attention of this rank's rows, for which the heads of all ranks come together.
@@ -305,8 +299,8 @@ void Attention::backward_indexer(Ctx& ctx, View loss_1, View h_PD, const Saved& 
                                  double coefficient, const DeviceLayout& layout, const RotaryTable& rotary) const {
   CHECK(indexer_ != nullptr, sinks_.name);
   if (layout.entries(dims_.rate).num_entries == 0) return;
-  indexer_->backward(ctx, loss_1, all_rows(ctx, h_PD, layout), saved.r_TQ,
-                     teacher(ctx, saved, selected_TA, use, layout), coefficient, layout, rotary);
+  indexer_->backward(ctx, loss_1, h_PD, own(saved.r_TQ), teacher(ctx, saved, selected_TA, use, layout), coefficient,
+                     layout, rotary);
 }
 
 }  // namespace temper::layers

@@ -4,10 +4,10 @@
 //   r = RMS(Wqa h);  q = rope(RMS-per-head(Wqb r));  c = rope(RMS(Wkv h))
 //   o = attention(q; c in the window, entries k, sink);  y = Wob . concat_g(Woa_g . unrope(o)_g)
 //
-// Tensor parallel (post-training 4.4): the rows of all ranks come together; a rank has N / size heads with their output
-// groups, and computes r, c and the entries, which all heads share, as the other ranks do: their gradients are then
-// sums over ranks. What its groups make of every row goes to the row's owner, so that Wob, whole on every rank, sees
-// each row once, and a row's sum over groups is that of one rank.
+// Tensor parallel (post-training 4.4): a rank has N / size heads with their output groups. What all heads share of a
+// row (r, c, the projections that entries are made from) is computed by the row's owner and gathered; what the heads of
+// each rank add to its gradient goes back to the owner, as a sum. What a rank's groups make of every row goes to the
+// row's owner, so that Wob, whole on every rank, sees each row once, and a row's sum over groups is that of one rank.
 #pragma once
 
 #include <memory>
@@ -39,10 +39,10 @@ enum class EntryUse : uint8_t {
 class Attention {
  public:
   struct Saved {
-    View qa_TQ, r_TQ, qb_TNH, q_TNH, kv_TH, o_TNH;  // act
-    View y1_PW;                                     // act; W = G * O of all ranks
-    View c_JH, c_TH;  // act: keys of the history's rows, then of the own ones; the own ones alone, set by first()
-    View qa_rstd_T, q_rstd_R, kv_rstd_T, lse_TN;  // acc; R = T * N
+    View r_TQ, qb_TNH, q_TNH, o_TNH;  // act
+    View qa_PQ, kv_PH, y1_PW;         // act; W = G * O of all ranks
+    View c_JH, c_TH;                  // act: keys of the history's rows, then of all T; these alone, set by first()
+    View qa_rstd_P, q_rstd_R, kv_rstd_P, lse_TN;  // acc; R = T * N
     Compressor::Saved entries;
   };
 
@@ -66,8 +66,8 @@ class Attention {
   void backward_indexer(Ctx& ctx, View loss_1, View h_PD, const Saved& saved, View selected_TA, EntryUse use,
                         double coefficient, const DeviceLayout& layout, const RotaryTable& rotary) const;
 
-  // The parts of forward, used by the decoder with its cache.
-  void project(Ctx& ctx, const Saved& saved, View h_TD, View position_T, const RotaryTable& rotary) const;
+  // The parts of forward, used by the decoder with its cache. position_T: of the rows of all ranks.
+  void project(Ctx& ctx, const Saved& saved, View h_PD, View position_T, const RotaryTable& rotary) const;
   void attend(Ctx& ctx, const Saved& saved, View c_JH, View k_CH, const backend::KeyRanges& ranges) const;
   void output(Ctx& ctx, View y_PD, const Saved& saved, View position_T, const RotaryTable& rotary) const;
 
@@ -82,7 +82,7 @@ class Attention {
   Indexer* indexer() { return indexer_.get(); }
 
  private:
-  View all_rows(Ctx& ctx, View h_PD, const DeviceLayout& layout) const;
+  View own(View x_TX) const { return x_TX.rows(dims_.part.begin(x_TX.dim(0)), dims_.part.end(x_TX.dim(0))); }
   Indexer::Teacher teacher(Ctx& ctx, const Saved& saved, View selected_TA, EntryUse use,
                            const DeviceLayout& layout) const;
   backend::KeyRanges ranges(const DeviceLayout& layout, View selected_TA, EntryUse use) const;
@@ -98,13 +98,12 @@ class Attention {
   std::unique_ptr<Compressor> compressor_;
   std::unique_ptr<Indexer> indexer_;
   struct Scratch {
-    View ou_TNH, do_TNH, dq_TNH, dy1_TW, dqa_TQ, dkv_TH;  // act
+    View ou_TNH, do_TNH, dq_TNH, dy1_TW, dqa_PQ, dkv_PH;  // act
     View dr_TQ, dc_JH, from_next_HH, dk_CH, workspace;    // acc
     // Of several ranks. N: all rows, with padding.
-    View h_ND, y1_TW, exchange_NW, dy1_PW;  // act
-    View dh_ND;                             // acc
-    View q_PNH, q_exchange_NX;              // act: queries of all heads
-    View lse_PN, lse_exchange_NX;           // acc
+    View y1_TW, exchange_NW, dy1_PW;  // act
+    View q_PNH, q_exchange_NX;        // act: queries of all heads
+    View lse_PN, lse_exchange_NX;     // acc
   } scratch_;
 };
 

@@ -14,7 +14,7 @@ void Compressor::collect(ParameterList& list) { list.insert(list.end(), {&kv_.w,
 
 void Compressor::declare_saved(Book& book, TensorKind kind, Saved& saved, int64_t max_tokens) const {
   const RowCapacity rows{max_tokens, dims_.num_ranks};
-  const int64_t J = rows.entry_history(dims_.rate) + max_tokens, E = rows.own_entries(dims_.rate);
+  const int64_t J = rows.entry_history(dims_.rate) + dims_.part.padded(max_tokens), E = rows.own_entries(dims_.rate);
   const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
     book.declare(&view, kind, ape_.name + ":" + what, dtype, shape);
   };
@@ -27,7 +27,8 @@ void Compressor::declare_saved(Book& book, TensorKind kind, Saved& saved, int64_
 
 void Compressor::declare_scratch(Book& book, int64_t max_tokens, bool train) {
   const RowCapacity rows{max_tokens, dims_.num_ranks};
-  const int64_t history = rows.entry_history(dims_.rate), J = history + max_tokens, Z = dims_.Z();
+  const int64_t history = rows.entry_history(dims_.rate), J = history + dims_.part.padded(max_tokens);
+  const int64_t Z = dims_.Z();
   const int64_t E = rows.own_entries(dims_.rate), P = dims_.num_ranks * E;
   const auto declare = [&](View& view, const char* what, DType dtype, Shape shape) {
     book.declare(&view, TensorKind::kScratch, ape_.name + ":" + what, dtype, shape);
@@ -60,11 +61,14 @@ void Compressor::make_entries(Ctx& ctx, const Saved& saved, const backend::Compr
   rope_rows(ctx, saved.k_CH, saved.k_CH, rotary, position_E, +1);
 }
 
-void Compressor::forward(Ctx& ctx, const Saved& saved, View h_TD, const DeviceLayout& layout,
+void Compressor::forward(Ctx& ctx, const Saved& saved, View h_PD, const DeviceLayout& layout,
                          const RotaryTable& rotary) const {
   const DeviceEntries& entries = layout.entries(dims_.rate);
-  const int64_t J = saved.z_JZ.dim(0), T = h_TD.dim(0);
-  project(ctx, saved.z_JZ.rows(J - T, J), saved.g_JZ.rows(J - T, J), h_TD);
+  const int64_t J = saved.z_JZ.dim(0), T = layout.num_tokens(), begin = dims_.part.begin(T), end = dims_.part.end(T);
+  const View z_TZ = saved.z_JZ.rows(J - T, J), g_TZ = saved.g_JZ.rows(J - T, J);
+  project(ctx, z_TZ.rows(begin, end), g_TZ.rows(begin, end), h_PD);
+  gather_in_place(ctx, dims_.part, z_TZ, "values of windows");
+  gather_in_place(ctx, dims_.part, g_TZ, "gates of windows");
   if (layout.cut().size() == 1) return make_entries(ctx, saved, compress_ranges(entries), entries.position_C, rotary);
   receive_history(ctx, saved.z_JZ, layout.cut(), needed(entries), "rows of windows");
   receive_history(ctx, saved.g_JZ, layout.cut(), needed(entries), "rows of windows");
@@ -75,10 +79,10 @@ void Compressor::forward(Ctx& ctx, const Saved& saved, View h_TD, const DeviceLa
   exchange.gather(ctx, saved.k_CH, "entries");
 }
 
-void Compressor::backward(Ctx& ctx, View dh_TD, View dk_CH, View h_TD, const Saved& saved, const DeviceLayout& layout,
+void Compressor::backward(Ctx& ctx, View dh_PD, View dk_CH, View h_PD, const Saved& saved, const DeviceLayout& layout,
                           const RotaryTable& rotary) const {
   const DeviceEntries& entries = layout.entries(dims_.rate);
-  const int64_t J = saved.z_JZ.dim(0), T = h_TD.dim(0);
+  const int64_t J = saved.z_JZ.dim(0), T = layout.num_tokens();
   const View dz_JZ = dz_JZ_.first(J), dg_JZ = dg_JZ_.first(J), dv_EH = dv_EH_.first(saved.v_EH.dim(0));
   View dk_EH = dk_CH;
   if (layout.cut().size() > 1) {
@@ -92,12 +96,13 @@ void Compressor::backward(Ctx& ctx, View dh_TD, View dk_CH, View h_TD, const Sav
                             compress_ranges(entries));
   return_history(ctx, dz_JZ, from_next_HZ_, layout.cut(), needed(entries), "gradients of windows");
   return_history(ctx, dg_JZ, from_next_HZ_, layout.cut(), needed(entries), "gradients of windows");
-  const View dz_TZ = dz_JZ.rows(J - T, J), dg_TZ = dg_JZ.rows(J - T, J);
-  kv_.backward_weight(ctx, dz_TZ, h_TD);
-  gate_.backward_weight(ctx, dg_TZ, h_TD);
-  if (!dh_TD.defined()) return;
-  kv_.backward_input(ctx, dh_TD, dz_TZ, 1);
-  gate_.backward_input(ctx, dh_TD, dg_TZ, 1);
+  const View dz_PZ = add_in_place(ctx, dims_.part, dz_JZ.rows(J - T, J), "gradients of windows");
+  const View dg_PZ = add_in_place(ctx, dims_.part, dg_JZ.rows(J - T, J), "gradients of gates");
+  kv_.backward_weight(ctx, dz_PZ, h_PD);
+  gate_.backward_weight(ctx, dg_PZ, h_PD);
+  if (!dh_PD.defined()) return;
+  kv_.backward_input(ctx, dh_PD, dz_PZ, 1);
+  gate_.backward_input(ctx, dh_PD, dg_PZ, 1);
 }
 
 }  // namespace temper::layers

@@ -11,6 +11,7 @@
 #include "layers/linear.h"
 #include "layers/rmsnorm.h"
 #include "layers/rotary.h"
+#include "layers/tensor_part.h"
 #include "layers/token_layout.h"
 
 namespace temper::layers {
@@ -21,12 +22,14 @@ struct CompressorDims {
   bool overlapping;  // CSA: each entry also sees the previous window, projections are 2H wide
   double eps;
   int64_t num_ranks = 1;  // that have a document's rows among them (context_exchange.h)
+  TensorPart part = {};   // of the rows that are projected; all ranks make all entries
   int64_t Z() const { return overlapping ? 2 * H : H; }
 };
 
 class Compressor {
  public:
-  // J: rows of the history, then the own ones. E: entries that this rank makes, C: those of all ranks.
+  // J: rows of the history, then those of all tensor parallel ranks. E: entries that this rank makes, C: those of all
+  // ranks.
   struct Saved {
     View z_JZ, g_JZ;  // acc
     View v_EH, k_CH;  // act: pooled, then normed and rotated
@@ -41,16 +44,16 @@ class Compressor {
   void declare_scratch(Book& book, int64_t max_tokens, bool train);
   Saved first(const Saved& saved, const DeviceLayout& layout) const;
 
-  // All of saved, from the own rows.
-  void forward(Ctx& ctx, const Saved& saved, View h_TD, const DeviceLayout& layout, const RotaryTable& rotary) const;
+  // All of saved, from the own rows P.
+  void forward(Ctx& ctx, const Saved& saved, View h_PD, const DeviceLayout& layout, const RotaryTable& rotary) const;
   // z and g of every token.
   void project(Ctx& ctx, View z_TZ, View g_TZ, View h_TD) const;
   // Entries from z and g: saved.v, v_rstd and k. position_E: rotary position of each entry.
   void make_entries(Ctx& ctx, const Saved& saved, const backend::CompressRanges& ranges, View position_E,
                     const RotaryTable& rotary) const;
-  // Accumulates into the parameters and dh_TD (acc; undefined where the gradient stops at h). dk_CH (acc), this rank's
+  // Accumulates into the parameters and dh_PD (acc; undefined where the gradient stops at h). dk_CH (acc), this rank's
   // share of every entry's gradient, is destroyed.
-  void backward(Ctx& ctx, View dh_TD, View dk_CH, View h_TD, const Saved& saved, const DeviceLayout& layout,
+  void backward(Ctx& ctx, View dh_PD, View dk_CH, View h_PD, const Saved& saved, const DeviceLayout& layout,
                 const RotaryTable& rotary) const;
 
   const CompressorDims& dims() const { return dims_; }
@@ -71,6 +74,17 @@ class Compressor {
 
 inline backend::CompressRanges compress_ranges(const DeviceEntries& entries) {
   return {entries.row_C, entries.prev_row_C, entries.rate};
+}
+
+// Backward of gather_in_place: the own rows of all_RX, in their place, of which each becomes the sum over ranks; the
+// others are undefined after it.
+inline View add_in_place(Ctx& ctx, const TensorPart& part, View all_RX, const char* what) {
+  const int64_t R = all_RX.dim(0), P = part.piece(R);
+  if (part.is_cut()) {
+    const View padded(all_RX.base, all_RX.dtype, {part.padded(R), all_RX.dim(1)}, all_RX.offset);
+    add_pieces(ctx, part, padded.rows(part.rank * P, (part.rank + 1) * P), all_RX, what);
+  }
+  return all_RX.rows(part.begin(R), part.end(R));
 }
 
 // Rotates rows [R, H] as if they had one head.

@@ -9,7 +9,7 @@ Indexer::Indexer(const std::string& prefix, IndexerDims dims, Dtypes dtypes)
       dtypes_(dtypes),
       q_b_{matrix(prefix + "q_b_proj.weight", {dims.I * dims.P, dims.Q}, dtypes)},
       weights_{matrix(prefix + "scorer.weights_proj.weight", {dims.I, dims.D}, dtypes)},
-      compressor_(prefix, {dims.D, dims.P, dims.rate, true, dims.eps, dims.num_ranks}, dtypes) {}
+      compressor_(prefix, {dims.D, dims.P, dims.rate, true, dims.eps, dims.num_ranks, dims.part}, dtypes) {}
 
 void Indexer::collect(ParameterList& list) {
   compressor_.collect(list);
@@ -49,29 +49,29 @@ void Indexer::choose(Ctx& ctx, View selected_TA, View q_TIP, View w_TI, View k_C
   ctx.ops.index_topk(ctx.stream, selected_TA, q_TIP, k_CP, w_TI, entry_begin_T, entry_count_T, scale());
 }
 
-void Indexer::select(Ctx& ctx, View selected_TA, View h_TD, View r_TQ, const DeviceLayout& layout,
+void Indexer::select(Ctx& ctx, View selected_TA, View h_PD, View r_PQ, const DeviceLayout& layout,
                      const RotaryTable& rotary) const {
-  const int64_t T = h_TD.dim(0), begin = dims_.part.begin(T), end = dims_.part.end(T);
+  const int64_t T = layout.num_tokens(), begin = dims_.part.begin(T), end = dims_.part.end(T);
   const DeviceEntries& entries = layout.entries(dims_.rate);
   const auto saved = compressor_.first(entries_, layout);
   const View q_TIP = q_TIP_.first(end - begin), w_TI = w_TI_.first(end - begin);
-  compressor_.forward(ctx, saved, h_TD, layout, rotary);
-  queries(ctx, q_TIP, w_TI, h_TD.rows(begin, end), r_TQ.rows(begin, end), layout.position_T.rows(begin, end), rotary);
+  compressor_.forward(ctx, saved, h_PD, layout, rotary);
+  queries(ctx, q_TIP, w_TI, h_PD, r_PQ, layout.position_T.rows(begin, end), rotary);
   choose(ctx, selected_TA.rows(begin, end), q_TIP, w_TI, saved.k_CH, entries.entry_begin_T.rows(begin, end),
          entries.entry_count_T.rows(begin, end));
-  if (dims_.part.is_cut()) gather_in_place(ctx, dims_.part, selected_TA, "index entries");
+  gather_in_place(ctx, dims_.part, selected_TA, "index entries");
 }
 
-void Indexer::backward(Ctx& ctx, View loss_1, View h_TD, View r_TQ, const Teacher& teacher, double coefficient,
+void Indexer::backward(Ctx& ctx, View loss_1, View h_PD, View r_PQ, const Teacher& teacher, double coefficient,
                        const DeviceLayout& layout, const RotaryTable& rotary) const {
-  const int64_t T = h_TD.dim(0), begin = dims_.part.begin(T), end = dims_.part.end(T), num_queries = end - begin;
+  const int64_t T = layout.num_tokens(), begin = dims_.part.begin(T), end = dims_.part.end(T);
+  const int64_t num_queries = end - begin;
   const int64_t C = layout.entries(dims_.rate).num_entries, I = dims_.I, P = dims_.P;
   const auto saved = compressor_.first(entries_, layout);
   const View q_TIP = q_TIP_.first(num_queries), w_TI = w_TI_.first(num_queries);
-  const View own_h_TD = h_TD.rows(begin, end), own_r_TQ = r_TQ.rows(begin, end);
   const View position = layout.position_T.rows(begin, end);
-  compressor_.forward(ctx, saved, h_TD, layout, rotary);
-  queries(ctx, q_TIP, w_TI, own_h_TD, own_r_TQ, position, rotary);
+  compressor_.forward(ctx, saved, h_PD, layout, rotary);
+  queries(ctx, q_TIP, w_TI, h_PD, r_PQ, position, rotary);
 
   const View dq_TIP = d_.q_TIP.first(num_queries), dw_TI = d_.w_TI.first(num_queries);
   const View dk_CP = d_.k_CP.first(C);
@@ -80,9 +80,9 @@ void Indexer::backward(Ctx& ctx, View loss_1, View h_TD, View r_TQ, const Teache
   ctx.ops.indexer_loss(ctx.stream, loss_1, dq_TIP, dk_CP, dw_TI, q_TIP, saved.k_CH, w_TI, teacher.q_PNH, teacher.k_CH,
                        teacher.lse_PN, teacher.ranges, teacher.scale, scale(), coefficient, workspace);
   ctx.ops.rope(ctx.stream, dq_TIP, dq_TIP, rotary.cos_sin_LP2, position, -1);
-  q_b_.backward_weight(ctx, dq_TIP.reshape({num_queries, I * P}), own_r_TQ);
-  weights_.backward_weight(ctx, dw_TI, own_h_TD);
-  compressor_.backward(ctx, View{}, dk_CP, h_TD, saved, layout, rotary);
+  q_b_.backward_weight(ctx, dq_TIP.reshape({num_queries, I * P}), r_PQ);
+  weights_.backward_weight(ctx, dw_TI, h_PD);
+  compressor_.backward(ctx, View{}, dk_CP, h_PD, saved, layout, rotary);
 }
 
 }  // namespace temper::layers

@@ -7,8 +7,8 @@
 //   P_t[w] = sum over heads of the attention's probability;  pi = P / sum P;  rho = softmax(I) over the same entries
 //   loss_t = KL(pi || rho)            with h, r and the attention taken as constants
 //
-// Tensor parallel (post-training 4.4): every rank has all rows T and computes the keys; it scores the queries of its
-// own rows P. What they choose is gathered, what they teach is a part of each gradient.
+// Tensor parallel (post-training 4.4): a rank projects its own rows P, makes the keys from those of all, and scores the
+// queries of its rows. What they choose is gathered, what they teach is a part of each gradient.
 #pragma once
 
 #include <string>
@@ -32,8 +32,8 @@ class Indexer {
   void collect(ParameterList& list);
   void declare_scratch(Book& book, int64_t max_tokens, int64_t num_threads, bool train);
 
-  // Writes selected_TA, in memory for part.padded(T) rows. h_TD and r_TQ as attention has them.
-  void select(Ctx& ctx, View selected_TA, View h_TD, View r_TQ, const DeviceLayout& layout,
+  // Writes selected_TA, in memory for part.padded(T) rows, from the own rows of h and r.
+  void select(Ctx& ctx, View selected_TA, View h_PD, View r_PQ, const DeviceLayout& layout,
               const RotaryTable& rotary) const;
 
   // The attention that the indexer is to follow, of the queries of this rank's rows and all heads: queries, entries,
@@ -44,8 +44,8 @@ class Indexer {
     double scale;
   };
   // loss_1 (acc) += sum over this rank's tokens of loss_t; accumulates the gradient of coefficient * that sum in the
-  // indexer's parameters, and stops at h and r. Queries and keys are computed again from h_TD and r_TQ.
-  void backward(Ctx& ctx, View loss_1, View h_TD, View r_TQ, const Teacher& teacher, double coefficient,
+  // indexer's parameters, and stops at h and r. Queries and keys are computed again from h_PD and r_PQ.
+  void backward(Ctx& ctx, View loss_1, View h_PD, View r_PQ, const Teacher& teacher, double coefficient,
                 const DeviceLayout& layout, const RotaryTable& rotary) const;
 
   // Pieces of it for decoding, where keys come from a cache. q_TIP and w_TI are written.

@@ -53,9 +53,10 @@ void gather_pieces(Ctx& ctx, const TensorPart& part, View all_RX, View own_PX, c
 }
 
 void gather_in_place(Ctx& ctx, const TensorPart& part, View all_RX, const char* what) {
+  if (!part.is_cut()) return;
+  check_group(ctx, part);
   const int64_t piece = part.piece(all_RX.dim(0)) * row_size(all_RX);
   const View all = with_padding(all_RX, part.padded(all_RX.dim(0)));
-  check_group(ctx, part);
   if (piece > 0)
     ctx.groups.tp->all_gather(ctx.stream, all, all.rows(part.rank * piece, (part.rank + 1) * piece), {what, ctx.layer});
 }

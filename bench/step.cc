@@ -25,13 +25,6 @@
 namespace temper::bench {
 namespace {
 
-constexpr StepCase kCases[] = {
-    {"demo", "examples/demo/config.json", 4096, 128},
-    {"activated-30m", "bench/activated_30m.json", 2048, 512},
-    {"long-4k", "bench/long_context.json", 4096, 4096},
-    {"long-64k", "bench/long_context.json", 65536, 65536, 3},
-};
-
 struct Result {
   double seconds = 0;  // median
   double flops = 0;    // of a step
@@ -193,14 +186,14 @@ int main(int argc, char** argv) {
   std::string only, precision;
   int repeats = 7, threads = temper::num_threads();
   app.add_flag("--json", json, "one JSON object per case and line");
-  app.add_option("--case", only, "run only this case: demo | activated-30m | long-4k | long-64k");
+  app.add_option("--case", only, "run only this case: demo | activated-30m | long-4k | long-16k | long-64k");
   app.add_option("--precision", precision, "run only this precision")->check(CLI::IsMember({"fp32", "bf16"}));
   app.add_option("--repeats", repeats, "timed steps per case")->check(CLI::PositiveNumber);
   app.add_option("--threads", threads, "threads of the team")->check(CLI::Range(1, 1024));
   CLI11_PARSE(app, argc, argv);
   temper::set_num_threads(threads);
   try {
-    for (const auto& c : temper::bench::kCases) {
+    for (const auto& c : temper::bench::kStepCases) {
       if (!only.empty() && only != c.name) continue;
       if (precision != "bf16") temper::bench::run_case(c, temper::layers::Precision::kFp32, repeats, json);
       if (precision != "fp32") temper::bench::run_case(c, temper::layers::Precision::kBf16, repeats, json);

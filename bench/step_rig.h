@@ -20,6 +20,12 @@ struct StepCase {
   int max_repeats = 1000;  // steps of several seconds are not repeated often
 };
 
+inline constexpr StepCase kStepCases[] = {
+    {"demo", "examples/demo/config.json", 4096, 128},         {"activated-30m", "bench/activated_30m.json", 2048, 512},
+    {"long-4k", "bench/long_context.json", 4096, 4096},       {"long-16k", "bench/long_context.json", 16384, 16384, 3},
+    {"long-64k", "bench/long_context.json", 65536, 65536, 3},
+};
+
 // Documents of equal length with random tokens; every token but a document's last has the next one as its target.
 inline layers::MicroBatch random_batch(const StepCase& c, int64_t vocab_size) {
   const Philox random{1, RandomPurpose::kTest};

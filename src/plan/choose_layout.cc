@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <queue>
 #include <sstream>
+#include <utility>
 
 #include "base/error.h"
 #include "parallel/texts.h"
@@ -18,35 +20,90 @@ bool keeps(const std::optional<int64_t>& given, int64_t size) { return !given ||
 // dp 0 is as good as not given, as in a layout that is not chosen.
 bool keeps_to(const LayoutRequest::Given& given, const parallel::Layout& layout) {
   return (given.dp == 0 || keeps(given.dp, layout.dp)) && keeps(given.ep, layout.ep) && keeps(given.pp, layout.pp) &&
-         keeps(given.cp.value_or(1), layout.cp) && keeps(given.tp.value_or(1), layout.tp);
+         keeps(given.cp, layout.cp) && keeps(given.tp, layout.tp);
 }
 
-// Schedules of pipelines: those that need no more than what the run asks for.
-std::vector<parallel::Schedule> schedules(const LayoutRequest& request) {
+// Whether every rank can have a row of a micro-batch, and exact mode holds (docs/parallel.md).
+bool is_sensible(const LayoutRequest& request, const parallel::Layout& layout) {
+  if (layout.cp * layout.tp > request.run.options.max_tokens) return false;
+  const bool is_power = (layout.dp & (layout.dp - 1)) == 0;
+  return !request.run.options.part.exact() || (layout.cp == 1 && layout.tp == 1 && is_power);
+}
+
+// Orders of pipelines and their chunks: those that need no more than what the run asks for.
+std::vector<parallel::Layout> pipelines(const LayoutRequest& request) {
   using parallel::Schedule;
-  if (request.given.schedule) return {*request.given.schedule};
-  if (request.run.options.recompute != model::Recompute::kNone) return {Schedule::kOneFOneB};
-  return {Schedule::kOneFOneB, Schedule::kZeroBubble};
+  const auto& given = request.given;
+  std::vector<parallel::Layout> list;
+  for (const auto& [schedule, chunks] : {std::pair<Schedule, int64_t>{Schedule::kOneFOneB, 1},
+                                         {Schedule::kZeroBubble, 1},
+                                         {Schedule::kInterleaved, 2},
+                                         {Schedule::kInterleaved, 4}}) {
+    const bool rebuilds = request.run.options.recompute != model::Recompute::kNone;
+    const bool is_interleaved = schedule == Schedule::kInterleaved;
+    if (given.schedule ? schedule != *given.schedule : rebuilds && schedule == Schedule::kZeroBubble) continue;
+    parallel::Layout like;
+    like.schedule = schedule, like.chunks = is_interleaved ? given.chunks.value_or(chunks) : 1;
+    if (!keeps(given.chunks, like.chunks) || (is_interleaved && like.chunks == 1)) continue;
+    if (std::find(list.begin(), list.end(), like) == list.end()) list.push_back(like);
+  }
+  return list;
 }
 
-std::vector<RankedLayout> candidates(const LayoutRequest& request) {
-  std::vector<RankedLayout> list;
-  const LayoutTimes times(request.run, request.speed);
-  const std::vector<parallel::Schedule> orders = schedules(request);
-  for (const parallel::Schedule schedule : orders) {
+struct Candidate {
+  parallel::Layout layout;
+  size_t number = 0;
+  LayoutTime time;  // at least, until the pipeline has been simulated
+  bool is_simulated = false;
+  // Of equally fast ones the first: fewer stages, shards, heads' ranks and experts' ranks, less that is shared out.
+  bool operator>(const Candidate& other) const {
+    return std::pair(time.step, number) > std::pair(other.time.step, other.number);
+  }
+};
+
+std::vector<Candidate> candidates(const LayoutRequest& request, LayoutTimes& times) {
+  std::vector<Candidate> list;
+  const std::vector<parallel::Layout> orders = pipelines(request);
+  for (size_t order = 0; order < orders.size(); ++order) {
     for (int64_t zero = 0; zero <= 3; ++zero) {
       if (!keeps(request.given.zero, zero)) continue;
-      parallel::Layout like;
-      like.zero = zero, like.schedule = schedule, like.chunks = request.given.chunks.value_or(1);
+      parallel::Layout like = orders[order];
+      like.zero = zero, like.overlap = request.overlap;
       for (const parallel::Layout& layout : parallel::valid_layouts(request.num_ranks, request.run.config, like)) {
-        const bool is_another = layout.pp > 1 || schedule == orders.front();
-        if (is_another && keeps_to(request.given, layout)) list.push_back({layout, times.of(layout), {}});
+        const bool is_another = layout.pp > 1 || order == 0;
+        if (is_another && keeps_to(request.given, layout) && is_sensible(request, layout))
+          list.push_back({layout, list.size(), times.at_least(layout)});
       }
     }
   }
-  // Of equally fast ones the first: fewer stages, fewer ranks for the experts, less that is shared out.
-  std::stable_sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.time.step < b.time.step; });
   return list;
+}
+
+// Candidates from the fastest on. A pipeline is simulated when nothing else can be faster.
+class ByTime {
+ public:
+  ByTime(const std::vector<Candidate>& list, LayoutTimes& times) : times_(times), queue_({}, list) {}
+
+  std::optional<RankedLayout> next() {
+    while (!queue_.empty()) {
+      Candidate candidate = queue_.top();
+      queue_.pop();
+      if (candidate.is_simulated || candidate.layout.pp == 1) return RankedLayout{candidate.layout, candidate.time, {}};
+      candidate.time = times_.of(candidate.layout), candidate.is_simulated = true;
+      queue_.push(candidate);
+    }
+    return std::nullopt;
+  }
+
+ private:
+  LayoutTimes& times_;
+  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue_;
+};
+
+Role heaviest_of(const LayoutRequest& request, const parallel::Layout& layout) {
+  DryRunRequest run = request.run;
+  run.layout = layout;
+  return heaviest_role(run);
 }
 
 // What of the ranks' memory is largest.
@@ -60,16 +117,23 @@ std::string memory_words(const Role& role) {
                      format_bytes(role.bytes[static_cast<int>(kind)]), tensor_kind_name(kind));
 }
 
-std::string time_words(const LayoutTime& t) {
-  std::string words = fmt::format("{:.4g} s a step: {:.4g} compute", t.step, t.compute);
-  for (const auto& [name, seconds] : {std::pair{"bubble", t.bubble},
-                                      {"experts", t.experts},
-                                      {"stages", t.stages},
-                                      {"gradients", t.gradients},
-                                      {"weights", t.weights},
-                                      {"optimizer", t.optimizer}})
-    if (seconds > 0.005 * t.step) words += fmt::format(", {:.4g} {}", seconds, name);
-  return words;
+[[noreturn]] void fail_all_too_large(const LayoutRequest& request, LayoutTimes& times, LayoutRanking& ranking) {
+  std::stable_sort(ranking.layouts.begin(), ranking.layouts.end(), [&](const auto& a, const auto& b) {
+    return times.parameter_bytes(a.layout) < times.parameter_bytes(b.layout);
+  });
+  const RankedLayout* least = nullptr;
+  for (RankedLayout& ranked : ranking.layouts) {
+    if (least && times.parameter_bytes(ranked.layout) >= static_cast<double>(least->heaviest.total_bytes)) break;
+    if (ranked.heaviest.total_bytes == 0) ranked.heaviest = heaviest_of(request, ranked.layout);
+    if (!least || ranked.heaviest.total_bytes < least->heaviest.total_bytes) least = &ranked;
+  }
+  fail(
+      ErrorCode::kOutOfMemory,
+      "[layout] auto: none of {} layouts of {} ranks fits into {} a rank. \"{}\" needs least, {} (stage {}). Take more "
+      "ranks, lower train.tokens_per_micro_batch, set train.recompute = \"block\" or \"full\", or checkpoint.staging = "
+      "false",
+      ranking.num_candidates, request.num_ranks, format_bytes(request.memory_bytes), least->layout.to_string(),
+      memory_words(least->heaviest), least->heaviest.stage);
 }
 
 }  // namespace
@@ -86,14 +150,15 @@ LayoutRequest layout_request(const train::RunConfig& config, int64_t num_ranks, 
                    given("layout.cp", l.cp),        given("layout.tp", l.tp), given("layout.zero", l.zero),
                    given("layout.chunks", l.chunks)};
   if (given("layout.schedule", 0)) request.given.schedule = parallel::schedule_of(l.schedule);
-  request.num_ranks = num_ranks;
+  request.overlap = l.overlap, request.num_ranks = num_ranks;
   request.memory_bytes = l.memory > 0 ? static_cast<int64_t>(l.memory * 1073741824.0) : memory_bytes;
   request.speed = {l.tflops * 1e12, l.bandwidth * 1e9, l.link * 1e9};
   return request;
 }
 
 LayoutRanking rank_layouts(const LayoutRequest& request) {
-  std::vector<RankedLayout> list = candidates(request);
+  LayoutTimes times(request.run, request.speed);
+  const std::vector<Candidate> list = candidates(request, times);
   if (list.empty()) {
     fail(ErrorCode::kInvalidArgument,
          "[layout] auto: no layout of {} ranks has all the axes that the run file gives; give fewer of them",
@@ -101,27 +166,20 @@ LayoutRanking rank_layouts(const LayoutRequest& request) {
   }
   LayoutRanking ranking;
   ranking.num_candidates = static_cast<int64_t>(list.size());
+  ByTime order(list, times);
   size_t num_fit = 0;
-  for (RankedLayout& ranked : list) {
-    DryRunRequest run = request.run;
-    run.layout = ranked.layout;
-    ranked.heaviest = heaviest_role(run);
-    ranked.fits = request.memory_bytes == 0 || ranked.heaviest.total_bytes <= request.memory_bytes;
-    ranking.layouts.push_back(ranked);
-    if (ranked.fits && num_fit++ == 0) ranking.chosen = ranking.layouts.size() - 1;
+  while (auto ranked = order.next()) {
+    // Its Book is made where it may fit or is shown.
+    const double least = times.parameter_bytes(ranked->layout);
+    const bool may_fit = request.memory_bytes == 0 || least <= static_cast<double>(request.memory_bytes);
+    if (may_fit || ranking.layouts.size() < kNumShown) ranked->heaviest = heaviest_of(request, ranked->layout);
+    ranked->fits = may_fit && (request.memory_bytes == 0 || ranked->heaviest.total_bytes <= request.memory_bytes);
+    ranking.layouts.push_back(*ranked);
+    if (ranked->fits && num_fit++ == 0) ranking.chosen = ranking.layouts.size() - 1;
     if (num_fit == kNumShown) break;
   }
-  if (num_fit > 0) return ranking;
-  const auto& least = *std::min_element(list.begin(), list.end(), [](const auto& a, const auto& b) {
-    return a.heaviest.total_bytes < b.heaviest.total_bytes;
-  });
-  fail(
-      ErrorCode::kOutOfMemory,
-      "[layout] auto: none of {} layouts of {} ranks fits into {} a rank. \"{}\" needs least, {} (stage {}). Take more "
-      "ranks, lower train.tokens_per_micro_batch, set train.recompute = \"block\" or \"full\", or checkpoint.staging = "
-      "false",
-      list.size(), request.num_ranks, format_bytes(request.memory_bytes), least.layout.to_string(),
-      memory_words(least.heaviest), least.heaviest.stage);
+  if (num_fit == 0) fail_all_too_large(request, times, ranking);
+  return ranking;
 }
 
 std::string describe(const LayoutRanking& ranking, const LayoutRequest& request) {
@@ -129,7 +187,7 @@ std::string describe(const LayoutRanking& ranking, const LayoutRequest& request)
   const std::string limit =
       request.memory_bytes > 0 ? fmt::format(" that fits into {} a rank", format_bytes(request.memory_bytes)) : "";
   std::string text = fmt::format("layout of {} ranks, the fastest of {}{}: {}\n  {}\n  {}\n", request.num_ranks,
-                                 ranking.num_candidates, limit, chosen.layout.to_string(), time_words(chosen.time),
+                                 ranking.num_candidates, limit, chosen.layout.to_string(), describe(chosen.time),
                                  memory_words(chosen.heaviest));
   for (size_t i = 0; i < ranking.layouts.size(); ++i) {
     const RankedLayout& ranked = ranking.layouts[i];
@@ -137,7 +195,7 @@ std::string describe(const LayoutRanking& ranking, const LayoutRequest& request)
       text += fmt::format("do not fit either: {} more that would be faster\n", ranking.chosen - i);
     if (i == ranking.chosen || (i >= kNumShown && !ranked.fits)) continue;
     text += fmt::format("{} {}\n  {}\n  {}\n", ranked.fits ? "slower:" : "does not fit:", ranked.layout.to_string(),
-                        time_words(ranked.time), memory_words(ranked.heaviest));
+                        describe(ranked.time), memory_words(ranked.heaviest));
   }
   return text;
 }

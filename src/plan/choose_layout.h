@@ -22,6 +22,7 @@ struct LayoutRequest {
     std::optional<int64_t> dp, ep, pp, cp, tp, zero, chunks;
     std::optional<parallel::Schedule> schedule;
   } given;
+  bool overlap = false;  // of all candidates
   int64_t num_ranks = 1;
   int64_t memory_bytes = 0;  // of a rank; 0: unknown, everything fits
   RankSpeed speed;

@@ -14,22 +14,6 @@
 namespace temper::plan {
 namespace {
 
-// A full row of documents of one length, every token trained.
-layers::MicroBatch full_row(const DryRunRequest& request) {
-  const int64_t T = request.options.max_tokens;
-  const int64_t S = request.options.max_document > 0 ? std::min(request.options.max_document, T) : T;
-  layers::MicroBatch batch;
-  batch.tokens.assign(T, 0);
-  batch.targets.assign(T, 0);
-  batch.weights.assign(T, 1);
-  batch.cu_seqlens.push_back(0);
-  while (batch.cu_seqlens.back() < T) {
-    batch.cu_seqlens.push_back(static_cast<int32_t>(std::min<int64_t>(T, batch.cu_seqlens.back() + S)));
-    batch.targets[batch.cu_seqlens.back() - 1] = -1, batch.weights[batch.cu_seqlens.back() - 1] = 0;
-  }
-  return batch;
-}
-
 // A rank of a stage, with its memory and nothing in it.
 struct ImaginedRank {
   std::unique_ptr<comm::Comm> world;
@@ -80,6 +64,21 @@ Role run_role(const DryRunRequest& request, int64_t stage, const std::vector<lay
 }
 
 }  // namespace
+
+layers::MicroBatch full_row(const DryRunRequest& request) {
+  const int64_t T = request.options.max_tokens;
+  const int64_t S = request.options.max_document > 0 ? std::min(request.options.max_document, T) : T;
+  layers::MicroBatch batch;
+  batch.tokens.assign(T, 0);
+  batch.targets.assign(T, 0);
+  batch.weights.assign(T, 1);
+  batch.cu_seqlens.push_back(0);
+  while (batch.cu_seqlens.back() < T) {
+    batch.cu_seqlens.push_back(static_cast<int32_t>(std::min<int64_t>(T, batch.cu_seqlens.back() + S)));
+    batch.targets[batch.cu_seqlens.back() - 1] = -1, batch.weights[batch.cu_seqlens.back() - 1] = 0;
+  }
+  return batch;
+}
 
 DryRun dry_run(const DryRunRequest& request) {
   const parallel::Layout& layout = request.layout;

@@ -58,6 +58,9 @@ DryRun dry_run(const DryRunRequest& request);
 // The ranks that need most memory, from their Books alone: no step is made, so that num_ops, flops and traffic stay 0.
 Role heaviest_role(const DryRunRequest& request);
 
+// A micro-batch as the run of the request sees it: a full row of documents of one length, every token trained.
+layers::MicroBatch full_row(const DryRunRequest& request);
+
 // Of a run file, without layout. Throws what reading the model's configuration throws.
 DryRunRequest dry_run_request(const train::RunConfig& config);
 

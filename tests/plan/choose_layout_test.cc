@@ -77,14 +77,71 @@ TEST(ChooseLayoutTest, WhatTheRunFileGivesStays) {
   EXPECT_THROW(rank_layouts(request), Error);
 }
 
+// Pipelines are simulated only where they may be next, and Books made only where they may fit.
+TEST(ChooseLayoutTest, NothingThatIsFasterIsPassedOver) {
+  LayoutRequest request = tiny_request(8);
+  LayoutTimes times(request.run, request.speed);
+  double fastest = 1e9, fastest_cut = 1e9;
+  for (const parallel::Schedule schedule : {parallel::Schedule::kOneFOneB, parallel::Schedule::kZeroBubble}) {
+    for (int64_t zero = 0; zero <= 3; ++zero) {
+      const parallel::Layout like{.zero = zero, .schedule = schedule};
+      for (const parallel::Layout& layout : parallel::valid_layouts(8, request.run.config, like)) {
+        const double step = times.of(layout).step;
+        EXPECT_LE(times.at_least(layout).step, step * (1 + 1e-12)) << layout.to_string();
+        fastest = std::min(fastest, step);
+        if (layout.pp == 2 && layout.tp == 2) fastest_cut = std::min(fastest_cut, step);
+        if (layout.ep > 1) continue;
+        DryRunRequest run = request.run;
+        run.layout = layout;
+        EXPECT_LE(times.parameter_bytes(layout), static_cast<double>(heaviest_role(run).total_bytes))
+            << layout.to_string();
+      }
+    }
+  }
+  EXPECT_DOUBLE_EQ(chosen(rank_layouts(request)).time.step, fastest);
+  request.given.pp = 2, request.given.tp = 2;
+  EXPECT_LE(chosen(rank_layouts(request)).time.step, fastest_cut);
+}
+
+TEST(ChooseLayoutTest, AStepOfOneLongRowIsCutAndManyRowsAreDealt) {
+  LayoutRequest request = tiny_request(2);
+  request.run.options.max_tokens = 4096;
+  request.run.num_micro_batches = 1;
+  EXPECT_EQ(chosen(rank_layouts(request)).layout.dp, 1);
+  request.run.num_micro_batches = 8;
+  EXPECT_EQ(chosen(rank_layouts(request)).layout.dp, 2);
+}
+
+TEST(ChooseLayoutTest, ExactModeTakesWhatKeepsItsBits) {
+  LayoutRequest request = tiny_request(6);
+  request.run.options.part.exact_micro_batches = 8;
+  for (const RankedLayout& ranked : rank_layouts(request).layouts) {
+    EXPECT_EQ(ranked.layout.cp * ranked.layout.tp, 1) << ranked.layout.to_string();
+    EXPECT_NE(ranked.layout.dp % 3, 0) << ranked.layout.to_string();
+  }
+}
+
+TEST(ChooseLayoutTest, TheShardThatAttendsToMostSetsThePace) {
+  LayoutRequest request = tiny_request(4);
+  request.run.options.max_tokens = 2048;
+  LayoutTimes one_document(request.run, request.speed);
+  DryRunRequest short_ones = request.run;
+  short_ones.options.max_document = 64;
+  LayoutTimes many(short_ones, request.speed);
+  const auto compute_beside_even = [](LayoutTimes& times) {
+    return times.of({.dp = 1, .cp = 4}).compute / times.of({.dp = 1, .tp = 4}).compute;
+  };
+  EXPECT_GT(compute_beside_even(one_document), 1.02 * compute_beside_even(many));
+}
+
 TEST(ChooseLayoutTest, StagesThatWaitAndUpdatesThatAllRanksMakeCostTime) {
   const LayoutRequest request = tiny_request(4);
-  const LayoutTimes times(request.run, request.speed);
+  LayoutTimes times(request.run, request.speed);
   EXPECT_GT(times.of({.dp = 2, .pp = 2}).bubble, 0);
   EXPECT_EQ(times.of({.dp = 4}).bubble, 0);
   EXPECT_NEAR(times.of({.dp = 4, .zero = 0}).optimizer / times.of({.dp = 4, .zero = 1}).optimizer, 4, 1e-9);
   EXPECT_GT(times.of({.dp = 4, .zero = 3}).weights, times.of({.dp = 4, .zero = 2}).weights);
-  EXPECT_GT(times.of({.dp = 4, .ep = 4}).experts, times.of({.dp = 4, .ep = 2}).experts);
+  EXPECT_GT(times.of({.dp = 4, .ep = 4}).ep, times.of({.dp = 4, .ep = 2}).ep);
   EXPECT_LT(times.of({.dp = 4, .ep = 4}).gradients, times.of({.dp = 4, .ep = 2}).gradients);
 }
 

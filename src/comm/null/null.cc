@@ -23,7 +23,7 @@ class NullComm : public Comm {
                     std::span<const int64_t> send_rows, Call) override {
     CHECK(std::ssize(recv_rows) == size_ && std::ssize(send_rows) == size_);
     CHECK(to.dtype == from.dtype, to.to_string(), from.to_string());
-    count(from.num_bytes());
+    count(from.num_bytes() + to.num_bytes());
   }
   void send(backend::Stream*, View x, int64_t, Call) override { count(x.num_bytes()); }
   void recv(backend::Stream*, View x, int64_t, Call) override { count(x.num_bytes()); }

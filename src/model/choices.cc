@@ -48,75 +48,101 @@ void check_selected(const std::vector<int32_t>& selected_TA, int64_t layer, cons
 
 }  // namespace
 
-void Model::Impl::check_given(const Config& config, const Choices* given) const {
-  if (!given) return;
-  if (layout.cut().size() > 1 || tensor_part.is_cut())
-    fail(ErrorCode::kUnsupported,
-         "choices can be given only where a rank has whole documents: set layout.cp and layout.tp to 1");
-  if (static_cast<int64_t>(given->layers.size()) != num_blocks())
-    fail(ErrorCode::kInvalidArgument, "choices were given for {} layers; the model has {}", given->layers.size(),
+// Of all rows, whatever this rank has of them, so that all ranks find the same.
+void Model::Impl::take_given(const Config& config, const Choices* choices, const layers::HostLayout& whole,
+                             int64_t num_documents) {
+  given.reset();
+  if (!choices) return;
+  if (static_cast<int64_t>(choices->layers.size()) != num_blocks())
+    fail(ErrorCode::kInvalidArgument, "choices were given for {} layers; the model has {}", choices->layers.size(),
          num_blocks());
+  Given& g = given.emplace(Given{*choices, {}});
+  const int64_t T = std::ssize(tokens);
   for (int64_t l = 0; l < num_blocks(); ++l) {
-    const auto& layer = given->layers[l];
+    const Choices::Layer& layer = g.choices.layers[l];
+    Given::Complete& complete = g.complete_L.emplace_back();
     const bool is_mtp = l == config.num_hidden_layers;
-    check_experts(layer.expert_TK, l, group_rows(l), config.num_experts_per_tok, config.n_routed_experts);
+    const int64_t num_rows = is_mtp ? T - num_documents : T, K = config.num_experts_per_tok;
+    check_experts(layer.expert_TK, l, num_rows, K, config.n_routed_experts);
+    for (size_t i = 0; i < layer.expert_TK.size(); i += K) complete.experts &= layer.expert_TK[i] >= 0;
     const bool chooses = !is_mtp && config.layer_types[l] == AttentionKind::kCsa;
     if (!chooses && !layer.selected_TA.empty())
       fail(ErrorCode::kInvalidArgument, "index entries were given for layer {}, which has no indexer", l);
-    if (chooses)
-      for (const auto& entries : layout.host().entries)
-        if (entries.rate == config.csa_rate) check_selected(layer.selected_TA, l, entries, config.index_topk);
+    for (const layers::EntryLayout& entries : whole.entries) {
+      if (layer.selected_TA.empty() || entries.rate != config.csa_rate) continue;
+      check_selected(layer.selected_TA, l, entries, config.index_topk);
+      for (int64_t t = 0; t < num_rows; ++t)
+        complete.entries &= layer.selected_TA[t * config.index_topk] >= 0 || entries.entry_count_T[t] == 0;
+    }
   }
 }
 
 namespace {
 
-// Rows that are given whole go to where the layer keeps its choices; where some are to be computed, beside them.
-layers::ChoiceRule place(Ctx& ctx, const std::vector<int32_t>& values, bool is_complete, View chosen, View beside) {
+// Rows [begin, end) of what is given, of X values each. Those that are given whole go to where the layer keeps its
+// choices; where some are to be computed, beside them.
+layers::ChoiceRule place(Ctx& ctx, const std::vector<int32_t>& values, int64_t begin, int64_t end, bool is_complete,
+                         View chosen_X, View beside_X) {
   if (values.empty()) return {};
-  const View to = is_complete ? chosen : beside.first(chosen.dim(0));
-  ctx.device.copy_to_device(ctx.stream, to, values.data());
+  const View to = is_complete ? chosen_X : beside_X.first(chosen_X.dim(0));
+  CHECK(to.dim(0) == end - begin, to.dim(0), begin, end);
+  ctx.device.copy_to_device(ctx.stream, to, values.data() + begin * to.dim(1));
   return is_complete ? layers::ChoiceRule{true, {}} : layers::ChoiceRule{false, to};
 }
 
 }  // namespace
 
-Block::Choosing Model::Impl::choosing(Ctx& ctx, const Config& config, const Choices::Layer& given, int64_t layer) {
-  const int64_t num_rows = group_rows(layer), K = config.num_experts_per_tok;
-  const Block::Choices chosen = block(layer).choices(num_rows);
+Block::Choosing Model::Impl::choosing(Ctx& ctx, int64_t layer) {
   Block::Choosing out;
-  if (!given.expert_TK.empty() && here(layer).experts) {
-    bool complete = true;
-    for (int64_t t = 0; t < num_rows; ++t) complete &= given.expert_TK[t * K] >= 0;
-    out.experts = place(ctx, given.expert_TK, complete, chosen.expert_TK, given_expert_TK);
+  out.use = attends_to_all ? EntryUse::kAll : EntryUse::kBest;
+  if (!given) return out;
+  const Choices::Layer& values = given->choices.layers[layer];
+  const Given::Complete complete = given->complete_L[layer];
+  const layers::RowCut& cut = group_cut(layer);
+  const int64_t R = cut.num_rows(), begin = cut.begin();
+  const Block::Choices chosen = block(layer).choices(R);
+  if (here(layer).experts)
+    out.experts = place(ctx, values.expert_TK, begin + tensor_part.begin(R), begin + tensor_part.end(R),
+                        complete.experts, chosen.expert_TK, given_expert_TK);
+  if (here(layer).attention && !values.selected_TA.empty()) {
+    out.entries =
+        place(ctx, values.selected_TA, begin, begin + R, complete.entries, chosen.selected_TA, given_selected_TA);
+    if (!attends_to_all) out.use = EntryUse::kGiven;
   }
-  if (!given.selected_TA.empty() && here(layer).attention) {
-    bool complete = true;
-    for (const auto& entries : layout.host().entries)
-      for (int64_t t = 0; entries.rate == config.csa_rate && t < num_rows; ++t)
-        complete &= given.selected_TA[t * config.index_topk] >= 0 || entries.entry_count_T[t] == 0;
-    out.entries = place(ctx, given.selected_TA, complete, chosen.selected_TA, given_selected_TA);
-  }
-  out.use = attends_to_all ? EntryUse::kAll : given.selected_TA.empty() ? EntryUse::kBest : EntryUse::kGiven;
   return out;
 }
+
+namespace {
+
+// The rows [begin, begin + n) of somebody else are 0 here, so a sum over ranks puts all rows together.
+std::vector<int32_t> of_all_rows(Ctx& ctx, const View& own_X, int64_t begin, int64_t num_rows,
+                                 std::initializer_list<comm::Comm*> ranks) {
+  const int64_t X = own_X.dim(1);
+  std::vector<int32_t> all(num_rows * X);
+  ctx.device.copy_to_host(ctx.stream, all.data() + begin * X, own_X);
+  for (comm::Comm* group : ranks)
+    if (group)
+      group->all_reduce(nullptr, View(all.data(), DType::kI32, {num_rows * X}), comm::Reduce::kSum, {"choices"});
+  return all;
+}
+
+}  // namespace
 
 Choices Model::choices(Ctx& ctx) const {
   Impl& m = *impl_;
   Choices out;
-  const auto fetch = [&](const View& view) {
-    std::vector<int32_t> values(view.size());
-    ctx.device.copy_to_host(ctx.stream, values.data(), view);
-    return values;
-  };
   for (int64_t l = 0; l < m.num_blocks(); ++l) {
     auto& layer = out.layers.emplace_back();
     if (!m.here(l).any()) continue;
     const bool is_mtp = l == config_.num_hidden_layers;
-    const Block::Choices chosen = m.block(l).choices(m.group_rows(l));
-    if (m.here(l).experts) layer.expert_TK = fetch(chosen.expert_TK);
+    const layers::RowCut& cut = m.group_cut(l);
+    const int64_t R = cut.num_rows(), num_rows = cut.begin_R.back();
+    const Block::Choices chosen = m.block(l).choices(R);
+    if (m.here(l).experts)
+      layer.expert_TK = of_all_rows(ctx, chosen.expert_TK, cut.begin() + m.tensor_part.begin(R), num_rows,
+                                    {ctx.groups.cp, ctx.groups.tp});
     if (!is_mtp && m.here(l).attention && m.block(l).attention().is_choosing(m.layout, m.entry_uses[l]))
-      layer.selected_TA = fetch(chosen.selected_TA);
+      layer.selected_TA = of_all_rows(ctx, chosen.selected_TA, cut.begin(), num_rows, {ctx.groups.cp});
   }
   return out;
 }

@@ -157,8 +157,8 @@ class Model {
   // Model FLOPs of forward + backward of documents with this layout and num_targets trained positions (model/flops.cc).
   double train_flops(const layers::HostLayout& layout, int64_t num_targets) const;
 
-  // The discrete choices of the last forward pass, on the host, of this rank's rows; selected_TA only of CSA layers
-  // that had to choose.
+  // The discrete choices of the last forward pass, on the host, of all rows of the micro-batch; selected_TA only of CSA
+  // layers that had to choose. Collective over ranks that cut documents or heads among them.
   Choices choices(layers::Ctx& ctx) const;
 
   // Streams [T, M, D] before a layer of the chunk or after its last one; intact after forward unless recompute

@@ -58,8 +58,17 @@ struct Model::Impl {
   };
   std::vector<std::vector<UnitWork>> later;
   const Book* book = nullptr;
-  std::optional<Choices> given;  // of the current micro-batch
-  bool with_mtp = false;         // whether the model has it, here or on another rank
+  // Choices from outside, of all rows of the current micro-batch; and where no row is left to be computed, which all
+  // ranks that have some of them must know alike: computing may be collective.
+  struct Given {
+    Choices choices;
+    struct Complete {
+      bool experts = true, entries = true;
+    };
+    std::vector<Complete> complete_L;
+  };
+  std::optional<Given> given;
+  bool with_mtp = false;  // whether the model has it, here or on another rank
   const Chunk& chunk() const { return chunks[selected_chunk]; }
   bool is_first(const Chunk& of) const { return of.sites.begin == 0; }
   bool is_last(const Chunk& of) const { return of.sites.end == 2 * std::ssize(blocks); }
@@ -119,13 +128,15 @@ struct Model::Impl {
   }
   // Rows of this rank; layout has those of its tensor parallel group.
   int64_t num_rows() const { return tensor_part.end(layout.num_tokens()) - tensor_part.begin(layout.num_tokens()); }
-  // Rows of the group that a layer sees.
-  int64_t group_rows(int64_t layer) const {
-    return layer == static_cast<int64_t>(blocks.size()) ? mtp->cut().num_rows() : layout.num_tokens();
+  // The rows of a layer, and those of them that this rank's tensor parallel group has.
+  const layers::RowCut& group_cut(int64_t layer) const {
+    return layer == std::ssize(blocks) ? mtp->cut() : layout.cut();
   }
+  int64_t group_rows(int64_t layer) const { return group_cut(layer).num_rows(); }
   // Uploads the given choices of a layer and says how it chooses.
-  Block::Choosing choosing(layers::Ctx& ctx, const Config& config, const Choices::Layer& given, int64_t layer);
-  void check_given(const Config& config, const Choices* given) const;
+  Block::Choosing choosing(layers::Ctx& ctx, int64_t layer);
+  // whole: the layout of all rows of the micro-batch, whose tokens are there already.
+  void take_given(const Config& config, const Choices* choices, const layers::HostLayout& whole, int64_t num_documents);
   // dLoss/dlogp of the head's next use, as far as something behind the head is trained.
   layers::LmHead::Known known(const View& dv, int64_t num_rows, std::span<const double> dlogp) const {
     const bool is_used = !dlogp.empty() && lowest_trained <= static_cast<int64_t>(blocks.size());

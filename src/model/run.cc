@@ -132,14 +132,11 @@ void Model::begin(Ctx& ctx, const layers::MicroBatch& batch, const Choices* give
   const int64_t T = static_cast<int64_t>(batch.tokens.size());
   CHECK(batch.cu_seqlens.back() == T, batch.cu_seqlens.back(), T);
   const layers::RowCut cut = layers::even_cut(T, options_.part.cp_rank, options_.part.cp_size);
-  m.layout.upload(
-      ctx.device, ctx.stream, batch,
-      cut_layout(layers::make_layout(batch.cu_seqlens, config_.sliding_window, config_.compress_rates()), cut));
+  layers::HostLayout whole = layers::make_layout(batch.cu_seqlens, config_.sliding_window, config_.compress_rates());
   m.tokens = batch.tokens, m.targets = batch.targets;
+  m.take_given(config_, given, whole, std::ssize(batch.cu_seqlens) - 1);
+  m.layout.upload(ctx.device, ctx.stream, batch, cut_layout(std::move(whole), cut));
   if (m.mtp && is_last_part()) m.mtp->begin(batch, cut);
-  m.check_given(config_, given);
-  m.given.reset();
-  if (given) m.given = *given;
 }
 
 void Model::forward_layers(Ctx& ctx) {
@@ -151,7 +148,7 @@ void Model::forward_layers(Ctx& ctx) {
     const LayerScope scope(ctx, l);
     const bool is_mtp_next = is_last_part() && m.mtp;
     m.get(ctx, l, l + 1 < sites.end_layer() || is_mtp_next ? l + 1 : Impl::kUnknown);
-    const Block::Choosing choosing = m.choosing(ctx, config_, m.given ? m.given->layers[l] : Choices::Layer{}, l);
+    const Block::Choosing choosing = m.choosing(ctx, l);
     m.entry_uses[l] = choosing.use;
     m.blocks[l]->forward(ctx, m.streams(l + 1), m.streams(l), choosing, m.layout, m.rotary(config_, l));
     m.release(l);
@@ -211,9 +208,7 @@ TokenResults Model::mtp_logprobs(Ctx& ctx, std::span<const double> dlogp_R) {
   {
     const LayerScope scope(ctx, L);
     m.get(ctx, L, Impl::kUnknown);
-    m.mtp->forward(ctx, m.streams(L), m.embedding,
-                   m.choosing(ctx, config_, m.given ? m.given->layers[L] : Choices::Layer{}, L), config_.sliding_window,
-                   m.main_rotary);
+    m.mtp->forward(ctx, m.streams(L), m.embedding, m.choosing(ctx, L), config_.sliding_window, m.main_rotary);
     m.release(L);
     m.add_statistics(ctx, config_, L);
   }

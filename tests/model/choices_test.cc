@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "comm/world.h"
 #include "golden.h"
 #include "model/freeze.h"
 #include "model/model_impl.h"
@@ -100,6 +101,75 @@ TEST(Choices, ThatDoNotFitAreRefused) {
   given.layers[3].selected_TA[3 * 3] = 1;  // token 3 sees entry 0 only
   EXPECT_THAT(error_of([&] { rig->loss(golden_batch(), &given); }),
               testing::HasSubstr("layer 3, token 3: 1 after -1; expected ascending entries below 1"));
+}
+
+// Two documents on ranks that cut rows (cp) and heads (tp) among them; the weights are a function of the seed alone.
+struct Parallel {
+  std::unique_ptr<comm::Comm> cp, tp;
+  std::unique_ptr<Rig> rig;
+
+  Parallel(comm::Comm& world, int64_t cp_size, uint64_t seed) {
+    ModelOptions options;
+    options.precision = layers::Precision::kFp64, options.mtp = true, options.max_tokens = 29;
+    const int64_t tp_size = world.size() / cp_size;
+    cp = world.split(world.rank() % tp_size, world.rank(), "cp");
+    tp = world.split(world.rank() / tp_size, world.rank(), "tp");
+    options.part.cp_rank = cp->rank(), options.part.cp_size = cp->size();
+    options.part.tp_rank = tp->rank(), options.part.tp_size = tp->size();
+    rig = std::make_unique<Rig>(golden::config(), options, backend::cpu_reference());
+    rig->ctx().groups.cp = cp.get(), rig->ctx().groups.tp = tp.get();
+    rig->model().initialize(rig->ctx(), seed);
+    rig->model().weights_updated(rig->ctx());
+  }
+
+  double loss(const Choices* given = nullptr) {
+    const auto tokens = golden::tokens();
+    return rig->loss(next_token_batch({{tokens.begin(), tokens.begin() + 20}, {tokens.begin() + 20, tokens.end()}}),
+                     given, {.mtp = 0.3});
+  }
+  Choices choices() { return rig->model().choices(rig->ctx()); }
+};
+
+void expect_same(const Choices& got, const Choices& want) {
+  ASSERT_EQ(got.layers.size(), want.layers.size());
+  for (size_t l = 0; l < want.layers.size(); ++l) {
+    EXPECT_EQ(got.layers[l].expert_TK, want.layers[l].expert_TK) << l;
+    EXPECT_EQ(got.layers[l].selected_TA, want.layers[l].selected_TA) << l;
+  }
+}
+
+TEST(Choices, AreOfAllRowsWhereDocumentsOrHeadsAreCut) {
+  Choices chosen, older, both;
+  double loss = 0, loss_of_older = 0, loss_of_both = 0;
+  comm::run_ranks(1, [&](comm::Comm& world) {
+    Parallel one(world, 1, 1), before(world, 1, 2);
+    loss = one.loss(), chosen = one.choices();
+    before.loss(), older = before.choices();
+    // The first rows of the first document are computed, those of the second are given.
+    both = older;
+    for (Choices::Layer& layer : both.layers) {
+      std::fill_n(layer.expert_TK.begin(), 8 * 3, -1);
+      if (!layer.selected_TA.empty()) std::fill_n(layer.selected_TA.begin(), 8 * 3, -1);
+    }
+    loss_of_older = one.loss(&older);
+    loss_of_both = one.loss(&both);
+  });
+  ASSERT_FALSE(chosen.layers[1].selected_TA.empty());
+  ASSERT_NE(chosen.layers[1].selected_TA, older.layers[1].selected_TA);
+  ASSERT_NE(chosen.layers[4].expert_TK, older.layers[4].expert_TK);
+  EXPECT_GT(std::abs(loss - loss_of_older), 1e-6);
+  EXPECT_GT(std::abs(loss_of_both - loss_of_older), 1e-6);
+  for (const auto [num_ranks, cp_size] : {std::pair(2, 2), {3, 3}, {2, 1}, {4, 2}}) {
+    SCOPED_TRACE(::testing::Message() << "cp " << cp_size << " of " << num_ranks);
+    comm::run_ranks(num_ranks, [&, cp_size](comm::Comm& world) {
+      Parallel many(world, cp_size, 1);
+      EXPECT_NEAR(many.loss(), loss, 1e-11);
+      expect_same(many.choices(), chosen);
+      EXPECT_NEAR(many.loss(&older), loss_of_older, 1e-11);
+      expect_same(many.choices(), older);
+      EXPECT_NEAR(many.loss(&both), loss_of_both, 1e-11);
+    });
+  }
 }
 
 TEST(ExpertLoads, MoveTheBiasTowardsTheMean) {

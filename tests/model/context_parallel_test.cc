@@ -3,7 +3,6 @@
 
 #include <map>
 
-#include "base/error.h"
 #include "base/philox.h"
 #include "comm/world.h"
 #include "rig.h"
@@ -142,18 +141,6 @@ TEST(ContextParallel, IsCloseInBf16) {
   comm::run_ranks(3, [&](comm::Comm& world) {
     const Result many = run(Precision::kBf16, Recompute::kNone, batch, &world);
     EXPECT_NEAR(many.loss, one.loss, 1e-2 * one.loss);
-  });
-}
-
-TEST(ContextParallel, RefusesGivenChoices) {
-  comm::run_ranks(2, [&](comm::Comm& world) {
-    ModelOptions options;
-    options.max_tokens = 8, options.part.cp_rank = world.rank(), options.part.cp_size = 2;
-    Rig rig(config(), options, backend::cpu());
-    rig.ctx().groups.cp = &world;
-    Choices choices;
-    choices.layers.resize(3);
-    EXPECT_THROW(rig.model().begin(rig.ctx(), batch_of({8}), &choices), Error);
   });
 }
 

@@ -76,12 +76,14 @@ const layers::ParameterList& Weights::unit_list(int64_t unit) const {
 void Weights::gather(Ctx& ctx, int64_t unit) {
   if (zero_ < 3 || unit == kEnds) return;
   Values& here = values_[place_of(unit)];
-  if (unit == here.unit || here.use != Use::kFree) return;
+  if (here.use != Use::kFree) return;
+  here.use = Use::kComing;
+  if (here.unit == unit) return;  // there already, and kept for it
   backend::Stream* stream = this->stream(ctx);
   for (const Parameter* p : unit_list(unit))
     if (p->value_piece.defined())
       ranks_.of(*p)->all_gather(stream, all_pieces(*p, p->value), p->value_piece, {"weights", unit});
-  here = {unit, Use::kComing, queue_ ? queue_->mark() : nullptr};
+  here.unit = unit, here.arrival = queue_ ? queue_->mark() : nullptr;
 }
 
 void Weights::get(Ctx& ctx, int64_t unit) {

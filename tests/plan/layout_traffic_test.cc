@@ -127,7 +127,7 @@ TEST(LayoutTrafficTest, FormulasCountGradientsAndWeights) {
        {parallel::Layout{.dp = 2, .zero = 0}, parallel::Layout{.dp = 2, .zero = 1},
         parallel::Layout{.dp = 2, .zero = 2}, parallel::Layout{.dp = 2, .ep = 2, .zero = 2},
         parallel::Layout{.dp = 1, .cp = 2}, parallel::Layout{.dp = 1, .tp = 2, .zero = 2},
-        parallel::Layout{.dp = 2, .pp = 2, .zero = 1}}) {
+        parallel::Layout{.dp = 2, .pp = 2, .zero = 1}, parallel::Layout{.dp = 2, .zero = 3}}) {
     DryRunRequest request = request_of({layout});
     const std::string file = TEMPER_SOURCE_DIR "/examples/demo/config.json";
     request.config = model::parse_config(read_file(file), file);

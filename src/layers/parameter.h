@@ -47,6 +47,8 @@ struct Parameter {
   bool decay = false;             // weight decay applies (matrices; never norms, biases, sinks, position biases)
   bool grad_by_products = false;  // nothing but products (Linear, the experts') adds to grad
   bool trainable = true;          // false: buffers (correction bias, tid2eid), indexer tensors, what the run froze
+  // Where experts stand in another order than that of their numbers: the number at each place of all ranks.
+  std::vector<int32_t> expert_at;
 
   const Shape& whole_shape() const { return part.whole.rank() > 0 ? part.whole : shape; }
   // Index in the whole tensor of the part's i-th element, both in memory order.
@@ -54,8 +56,8 @@ struct Parameter {
     if (part.whole.rank() == 0) return i;
     int64_t inner = 1;
     for (int d = part.dim + 1; d < shape.rank(); ++d) inner *= shape[d];
-    const int64_t row = i / inner, outer = row / shape[part.dim];
-    return (outer * part.whole[part.dim] + part.begin + row % shape[part.dim]) * inner + i % inner;
+    const int64_t row = i / inner, outer = row / shape[part.dim], place = part.begin + row % shape[part.dim];
+    return (outer * part.whole[part.dim] + (expert_at.empty() ? place : expert_at[place])) * inner + i % inner;
   }
 
   View value;  // what the layers compute with

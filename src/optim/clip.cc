@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace temper::optim {
 namespace {
@@ -28,46 +29,29 @@ ParameterGroup group_of(std::string_view name) {
 }
 
 void NormMeter::declare(Book& book) {
-  book.declare(&sum_PS_, TensorKind::kScratch, "gradient_norms.sum", DType::kF64,
-               {static_cast<int64_t>(whole_.rows.size()), whole_.num_pieces});
-}
-
-void NormMeter::add_squares(layers::Ctx& ctx, const LocalRow& local) {
-  const layers::Parameter& p = *local.parameter;
-  const int64_t num_owned = p.num_owned(), S = whole_.num_pieces;
-  const View sum_S = sum_PS_.slice(0, local.row, local.row + 1).reshape({S});
-  const View grad = p.owned_grad().reshape({num_owned});
-  if (S == 1) {
-    if (num_owned > 0) ctx.ops.sum_squares(ctx.stream, sum_S, grad);
-    return;
-  }
-  // Pieces of the whole tensor, as those that S ranks would share: this rank has a range of its elements.
-  const int64_t piece = layers::Share{0, S}.piece(whole_.rows[local.row].num_elements);
-  for (int64_t at = 0; at < num_owned;) {
-    const int64_t element = p.whole_index(p.owned_begin() + at), index = element / piece;
-    const int64_t end = std::min(num_owned, at + (index + 1) * piece - element);
-    ctx.ops.sum_squares(ctx.stream, sum_S.rows(index, index + 1), grad.rows(at, end));
-    at = end;
-  }
+  book.declare(&sums_, TensorKind::kScratch, "gradient_norms.sums", DType::kF64, {whole_.num_sums()});
 }
 
 GradientNorms NormMeter::measure(layers::Ctx& ctx) {
-  if (whole_.world || whole_.num_pieces > 1) ctx.ops.fill(ctx.stream, sum_PS_, 0);
-  for (const LocalRow& local : local_)
-    if (local.is_counted) add_squares(ctx, local);
-  if (whole_.world)
-    whole_.world->all_reduce(ctx.stream, sum_PS_.reshape({sum_PS_.size()}), comm::Reduce::kSum, {"gradient norms"});
-  std::vector<double> sum_PS(static_cast<size_t>(sum_PS_.size()));
-  ctx.device.copy_to_host(ctx.stream, sum_PS.data(), sum_PS_);
+  if (whole_.world) ctx.ops.fill(ctx.stream, sums_, 0);
+  for (const LocalRow& local : local_) {
+    if (!local.is_counted || local.parameter->num_owned() == 0) continue;
+    const View grad = local.parameter->owned_grad().reshape({local.parameter->num_owned()});
+    for_each_stretch(whole_, local, [&](const Stretch& s) {
+      ctx.ops.sum_squares(ctx.stream, sums_.rows(s.sum, s.sum + 1), grad.rows(s.begin, s.end));
+    });
+  }
+  if (whole_.world) whole_.world->all_reduce(ctx.stream, sums_, comm::Reduce::kSum, {"gradient norms"});
+  std::vector<double> sums(static_cast<size_t>(whole_.num_sums()));
+  ctx.device.copy_to_host(ctx.stream, sums.data(), sums_);
   GradientNorms norms;
   double total = 0;
-  for (size_t row = 0; row < whole_.rows.size(); ++row) {
-    const std::string& name = whole_.rows[row].name;
-    double sum = 0;
-    for (int64_t s = 0; s < whole_.num_pieces; ++s) sum += sum_PS[row * whole_.num_pieces + s];
-    if (!std::isfinite(sum) && norms.first_nonfinite.empty()) norms.first_nonfinite = name;
+  for (const WholeModel::Row& row : whole_.rows) {
+    const auto first = sums.begin() + row.first_sum;
+    const double sum = std::accumulate(first, first + row.num_sums, 0.0);
+    if (!std::isfinite(sum) && norms.first_nonfinite.empty()) norms.first_nonfinite = row.name;
     total += sum;
-    norms.group[static_cast<int>(group_of(name))] += sum;
+    norms.group[static_cast<int>(group_of(row.name))] += sum;
   }
   norms.global = std::sqrt(total);
   for (double& value : norms.group) value = std::sqrt(value);

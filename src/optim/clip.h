@@ -26,8 +26,8 @@ struct GradientNorms {
   std::string first_nonfinite;  // name of the first parameter with a NaN or infinite gradient, or empty
 };
 
-// Measures  norm^2 = sum over trainable parameters of ||grad||^2.  Per tensor in f64 on the device, combined on the
-// host in f64 in the order of the whole model's parameters: deterministic, and equal on all ranks. Source:
+// Measures  norm^2 = sum over trainable parameters of ||grad||^2.  Per piece of a tensor in f64 on the device, combined
+// on the host in f64 in the order of the whole model's parameters: deterministic, and equal on all ranks. Source:
 // post-training 3.5.
 class NormMeter {
  public:
@@ -41,11 +41,9 @@ class NormMeter {
   GradientNorms measure(layers::Ctx& ctx);
 
  private:
-  void add_squares(layers::Ctx& ctx, const LocalRow& local);
-
   WholeModel whole_;
   std::vector<LocalRow> local_;
-  View sum_PS_;  // f64; S pieces
+  View sums_;  // f64; of the pieces of all rows
 };
 
 // min(1, max_norm / (norm + 1e-6)); max_norm 0 = no clipping.

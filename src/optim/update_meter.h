@@ -25,8 +25,8 @@ struct UpdateNorms {
   std::array<UpdateNorm, kNumParameterGroups> group{};  // by ParameterGroup; all 0 where a group has nothing to train
 };
 
-// Source: post-training 5.1 (update_rms, params-norm). Summed per tensor on the device, combined on the host in f64 in
-// the order of `parameters`: deterministic.
+// Source: post-training 5.1 (update_rms, params-norm). Summed per piece of a tensor on the device, combined on the host
+// in f64 in the order of the whole model's parameters: deterministic.
 class UpdateMeter {
  public:
   // Of one rank. parameters must outlive the meter.
@@ -36,15 +36,18 @@ class UpdateMeter {
       : whole_(std::move(whole)), local_(local_rows(whole_, parameters)) {}
   void declare(Book& book, DType acc);
   void begin(layers::Ctx& ctx) const;
-  // Where the op adamw puts the squares of the i-th trainable parameter of this rank; undefined: nowhere.
-  View squares_2(const layers::Parameter& parameter, size_t i) const;
+  // The row of this rank's i-th trainable parameter, whose stretches the op adamw updates one by one; and where it puts
+  // the squares of each; undefined: nowhere.
+  const WholeModel& whole() const { return whole_; }
+  const LocalRow& row_of(const layers::Parameter& parameter, size_t i) const;
+  View squares_2(const LocalRow& row, const Stretch& stretch) const;
   // Of the last Adamw::step that was given this meter. Collective. Waits for the stream.
   UpdateNorms read(layers::Ctx& ctx) const;
 
  private:
   WholeModel whole_;
   std::vector<LocalRow> local_;
-  View squares_P2_;  // acc
+  View squares_N2_;  // acc; of the pieces of all rows
 };
 
 }  // namespace temper::optim

@@ -1,16 +1,38 @@
 #include "optim/whole_model.h"
 
+#include <algorithm>
 #include <map>
 #include <string_view>
 
 #include "base/check.h"
+#include "model/parameter_memory.h"
 
 namespace temper::optim {
 
-WholeModel WholeModel::of(std::span<layers::Parameter* const> parameters) {
+namespace {
+
+// The largest power of two that divides n.
+int64_t power_in(int64_t n) { return n & -n; }
+
+int64_t piece_of(const layers::Parameter& p, Pieces pieces) {
+  using layers::Share;
+  const int64_t num_elements = p.whole_shape().size();
+  if (pieces == Pieces::kNone) return num_elements;
+  if (!model::is_expert(p)) return pieces == Pieces::kAll ? Share{0, Share::kPieces}.piece(num_elements) : num_elements;
+  const int64_t of_expert = num_elements / p.whole_shape()[0];
+  if (pieces == Pieces::kExperts || of_expert % Share::kPieceAlignment != 0) return of_expert;
+  return std::max(Share::kPieceAlignment, std::min(power_in(of_expert), power_in(num_elements) / Share::kPieces));
+}
+
+}  // namespace
+
+WholeModel WholeModel::of(std::span<layers::Parameter* const> parameters, Pieces pieces) {
   WholeModel whole;
-  for (const layers::Parameter* p : parameters)
-    if (p->trainable) whole.rows.push_back({p->name, p->whole_shape().size()});
+  for (const layers::Parameter* p : parameters) {
+    if (!p->trainable) continue;
+    const int64_t num_elements = p->whole_shape().size(), piece = piece_of(*p, pieces);
+    whole.rows.push_back({p->name, num_elements, piece, whole.num_sums(), (num_elements + piece - 1) / piece});
+  }
   return whole;
 }
 

@@ -145,8 +145,11 @@ void ExpertPlacement::forget() {
 }
 
 void ExpertPlacement::tell_model(int64_t block) {
-  if (session_.model().runs_experts(block))
-    session_.model().place_experts(session_.ctx(), block, places(order_L_[block]));
+  model::Model& model = session_.model();
+  if (!model.runs_experts(block)) return;
+  model.place_experts(session_.ctx(), block, places(order_L_[block]));
+  for (layers::Parameter* p : model.parameters())
+    if (model::is_expert(*p) && block_of(*p, model.config().num_hidden_layers) == block) p->expert_at = order_L_[block];
 }
 
 void ExpertPlacement::move(const std::vector<Order>& to_L) {

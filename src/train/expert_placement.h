@@ -3,8 +3,7 @@
 // A layer's experts stand in some order at the places 0, 1, ..., E - 1 of the ranks that share them; rank r has places
 // [r, r + 1) * E / ep. At the start, and wherever tensors leave the run, expert i is at place i. Dealing moves weights,
 // masters and moments with their experts and changes nothing else: every row meets the same weights, every sum of a
-// gradient or an output has the same terms in the same order. Norms are added in the order of memory
-// (docs/parallel.md).
+// gradient, an output or a norm has the same terms in the same order.
 //
 // Loads are those of layers that route by score, as a moving average over steps; the layers that route by token id keep
 // their order.

@@ -14,10 +14,11 @@ model::ModelOptions with_threads(model::ModelOptions options, const backend::Bac
 // The trained parameters of the model that all ranks hold together.
 optim::WholeModel whole_model(const model::Model& part, const parallel::Ranks* ranks) {
   model::ModelOptions options = part.options();
-  const int64_t num_pieces = options.part.exact() ? layers::Share::kPieces : 1;
+  const optim::Pieces pieces = options.part.exact()       ? optim::Pieces::kAll
+                               : options.part.ep_size > 1 ? optim::Pieces::kExperts
+                                                          : optim::Pieces::kNone;
   options.part = {};
-  optim::WholeModel whole = optim::WholeModel::of(model::Model(part.config(), options).parameters());
-  whole.num_pieces = num_pieces;
+  optim::WholeModel whole = optim::WholeModel::of(model::Model(part.config(), options).parameters(), pieces);
   if (!ranks) return whole;
   whole.world = ranks->world;
   // Ranks that share a parameter own different pieces of it; where they do not, the first of them counts. The last

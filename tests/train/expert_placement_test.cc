@@ -28,6 +28,7 @@ TEST(DealExpertsTest, ImbalanceIsTheBusiestRankOverTheMean) {
 
 testing::TrainedCase uneven_loads() {
   testing::TrainedCase c;
+  c.config.moe_intermediate_size = 64;  // so that a rank's experts are shared in pieces of experts
   for (uint64_t step = 0; step < 4; ++step) {
     auto& batches = c.steps.emplace_back();
     for (uint64_t m = 0; m < 4; ++m)

@@ -36,6 +36,26 @@ model::Config layout_config(int64_t num_layers) {
   return config;
 }
 
+TrainedCase layout_case(size_t micro_batches_per_step, int num_steps) {
+  TrainedCase c;
+  uint64_t seed = 20;
+  for (int step = 0; step < num_steps; ++step) {
+    auto& batches = c.steps.emplace_back();
+    for (size_t m = 0; m < micro_batches_per_step; ++m, ++seed) {
+      const int64_t length = 9 + static_cast<int64_t>(seed * 7 % 40);
+      batches.push_back(pack_row(random_documents({length, 5, 21}, tiny_config().vocab_size, seed)));
+    }
+    std::fill(batches[1].targets.begin(), batches[1].targets.end(), -1);
+    std::fill(batches[1].weights.begin(), batches[1].weights.end(), 0.0f);
+  }
+  c.options.precision = layers::Precision::kFp32;
+  c.options.logit_chunk = 24;
+  c.options.mtp = true;
+  c.options.indexer = model::IndexerUse::kTrain;
+  c.auxiliary = {.mtp = 0.3, .balance = 0.1, .indexer = 0.5, .bias_update_speed = 1e-3};
+  return c;
+}
+
 namespace {
 
 // What a rank counts of a tensor of the whole model, in its place; the rest is 0.
@@ -98,18 +118,22 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
   Trained out;
   for (const auto& row : session.whole().rows) {
     out.gradients[row.name].resize(row.num_elements);
+    out.last_gradients[row.name].resize(row.num_elements);
     out.weights[row.name].resize(row.num_elements);
   }
   const std::vector<optim::LocalRow> mine = optim::local_rows(session.whole(), session.model().parameters());
   for (size_t i = 0; i < c.steps.size(); ++i) {
     StepResult result = step.compute(c.steps[i], kLearningRate);
     for (const auto& local : mine)
-      if (i == 0 && local.is_counted) put(out.gradients, ctx, *local.parameter, local.parameter->owned_grad());
+      for (auto* gradients :
+           {i == 0 ? &out.gradients : nullptr, i + 1 == c.steps.size() ? &out.last_gradients : nullptr})
+        if (gradients && local.is_counted) put(*gradients, ctx, *local.parameter, local.parameter->owned_grad());
     if (i == 0)
       for (const model::MoeStatistics& layer : result.moe_L) out.loads.push_back(layer.load_E);
     result = step.update();
     out.losses.push_back(result.loss), out.mtp_losses.push_back(result.mtp_loss);
     out.norms.push_back(result.norms.global), out.updates.push_back(result.update->global.update);
+    out.weight_norms.push_back(result.update->global.weight);
     out.balance_losses.push_back(result.balance_loss), out.indexer_losses.push_back(result.indexer_loss);
     if (!placement) continue;
     placement->count(result.moe_L);
@@ -119,6 +143,7 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
   for (const auto& local : mine)
     if (local.is_counted) put(out.weights, ctx, *local.parameter, local.parameter->master);
   add_ranks(ranks ? ranks->world : nullptr, out.gradients);
+  add_ranks(ranks ? ranks->world : nullptr, out.last_gradients);
   add_ranks(ranks ? ranks->world : nullptr, out.weights);
   collect_biases(session, ranks, out);
   out.planned_bytes = session.book().total_bytes(), out.allocated_bytes = session.allocated_bytes();
@@ -197,8 +222,10 @@ Difference difference(const Trained& a, const Trained& b) {
     if (!d.first_bit.empty()) continue;
     if (a.losses[i] != b.losses[i] || a.mtp_losses[i] != b.mtp_losses[i])
       d.first_bit = fmt::format("loss of step {}", i);
-    if (d.first_bit.empty() && a.norms[i] != b.norms[i]) d.first_bit = fmt::format("norm of step {}", i);
+    else if (a.norms[i] != b.norms[i] || a.updates[i] != b.updates[i] || a.weight_norms[i] != b.weight_norms[i])
+      d.first_bit = fmt::format("norm of step {}", i);
   }
+  relative(a.last_gradients, b.last_gradients, "last gradient", d.first_bit);
   d.weight = relative(a.weights, b.weights, "weight", d.first_bit);
   compare_each(a, b, d);
   return d;

@@ -29,15 +29,21 @@ struct TrainedCase {
   bool has_expert_rounds = false;
 };
 
+// Steps of micro-batches of unequal lengths: documents on both sides of the window and the compression rates, one
+// micro-batch without any target; every kind of loss. In fp32.
+TrainedCase layout_case(size_t micro_batches_per_step, int num_steps = 3);
+
 struct Trained {
-  std::vector<double> losses, mtp_losses, norms, updates;  // of each step
-  std::vector<double> balance_losses, indexer_losses;      // the same
-  std::vector<std::vector<int32_t>> loads;                 // of experts in the first step, by layer
-  std::map<std::string, std::vector<double>> biases;       // of routers, after the last step
-  std::map<std::string, std::vector<double>> gradients;    // of the first step, of the whole model
-  std::map<std::string, std::vector<double>> weights;      // after the last one
-  int64_t num_dealt = 0;                                   // layers whose experts were dealt anew, over all steps
-  int64_t planned_bytes = 0, allocated_bytes = 0;          // of rank 0
+  std::vector<double> losses, mtp_losses;                     // of each step
+  std::vector<double> norms, updates, weight_norms;           // the same: of gradients, updates and weights
+  std::vector<double> balance_losses, indexer_losses;         // the same
+  std::vector<std::vector<int32_t>> loads;                    // of experts in the first step, by layer
+  std::map<std::string, std::vector<double>> biases;          // of routers, after the last step
+  std::map<std::string, std::vector<double>> gradients;       // of the first step, of the whole model
+  std::map<std::string, std::vector<double>> last_gradients;  // of the last one
+  std::map<std::string, std::vector<double>> weights;         // after the last one
+  int64_t num_dealt = 0;                                      // layers whose experts were dealt anew, over all steps
+  int64_t planned_bytes = 0, allocated_bytes = 0;             // of rank 0
 };
 
 // Trains that model from one start: without ranks; as one of the ranks of a world, all of which get the result; on

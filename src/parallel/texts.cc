@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <cstring>
+#include <exception>
+
+#include "base/error.h"
 
 namespace temper::parallel {
 namespace {
@@ -63,6 +66,18 @@ std::vector<std::string> gather_texts(comm::Comm* ranks, const std::string& text
     texts.push_back(text_of(words, num_bytes));
   }
   return texts;
+}
+
+void together(comm::Comm* ranks, const std::function<void()>& work) {
+  if (comm::group_size(ranks) == 1) return work();
+  std::string problem;
+  try {
+    work();
+  } catch (const std::exception& error) {
+    problem = error.what();
+  }
+  problem = first_problem(ranks, problem);
+  if (!problem.empty()) fail(ErrorCode::kIo, "{}", problem);
 }
 
 }  // namespace temper::parallel

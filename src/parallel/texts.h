@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,5 +19,9 @@ std::string first_problem(comm::Comm* ranks, const std::string& problem);
 
 // Every rank's text, by rank, on the first one; nothing elsewhere.
 std::vector<std::string> gather_texts(comm::Comm* ranks, const std::string& text);
+
+// Each rank's work, after which all know of all; where that of any fails, every rank throws: kIo with the words of the
+// first. Of one rank alone, just the work.
+void together(comm::Comm* ranks, const std::function<void()>& work);
 
 }  // namespace temper::parallel

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 namespace temper::train {
 
@@ -52,6 +53,7 @@ nlohmann::ordered_json number_json(double value) {
 
 nlohmann::ordered_json to_json(const BadValue& bad) {
   nlohmann::ordered_json json = {{"finding", bad.finding}, {"tensor", bad.tensor}, {"index", bad.index}};
+  if (bad.rank >= 0) json["rank"] = bad.rank;
   json["value"] = number_json(bad.value);
   if (!bad.op.empty()) {
     json["instruction"] = bad.instruction;
@@ -72,6 +74,30 @@ nlohmann::ordered_json to_json(const BadValue& bad) {
     json["sample"] = place.sample;
   }
   return json;
+}
+
+BadValue bad_value_from(const nlohmann::ordered_json& json) {
+  BadValue bad;
+  bad.finding = json.at("finding"), bad.tensor = json.at("tensor");
+  bad.index = json.at("index").get<std::vector<int64_t>>();
+  bad.rank = json.value("rank", int64_t{-1});
+  const auto& value = json.at("value");
+  bad.value = value.is_number() ? value.get<double>() : std::strtod(value.get<std::string>().c_str(), nullptr);
+  if (json.contains("op")) {
+    bad.instruction = json.at("instruction"), bad.layer = json.at("layer");
+    bad.op = json.at("op"), bad.operand = json.at("operand"), bad.was_read = json.at("was_read");
+    bad.reads = json.at("reads").get<std::vector<std::string>>();
+  }
+  if (json.contains("micro_batch")) {
+    bad.place = {.micro_batch = json.at("micro_batch"),
+                 .token = json.at("token"),
+                 .num_tokens = json.at("num_tokens"),
+                 .document = json.at("document"),
+                 .position = json.at("position_in_document"),
+                 .token_id = json.at("token_id"),
+                 .sample = json.at("sample")};
+  }
+  return bad;
 }
 
 }  // namespace temper::train

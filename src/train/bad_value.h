@@ -24,6 +24,7 @@ struct TokenPlace {
 };
 
 struct BadValue {
+  int64_t rank = -1;  // of many: the one that had it; -1: there is one, or it stands in the data, which all have
   // What it is: "is not finite", "is 3.1e+09 times the root mean square of the others", ...
   std::string finding;
   std::string tensor;          // name in the Book; "loss weights" for those of the data
@@ -49,5 +50,7 @@ std::string describe(const BadValue& bad);
 // Doubles that are not finite stand as "nan", "inf", "-inf": JSON has no such numbers.
 nlohmann::ordered_json number_json(double value);
 nlohmann::ordered_json to_json(const BadValue& bad);
+// All but num_outputs_before. Of what to_json made.
+BadValue bad_value_from(const nlohmann::ordered_json& json);
 
 }  // namespace temper::train

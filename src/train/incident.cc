@@ -98,9 +98,47 @@ std::optional<BadValue> first_out_of_proportion(const std::vector<OpStatistic>& 
     bad.tensor = s.tensor, bad.index = s.index, bad.value = s.value, bad.place = s.token;
     bad.instruction = s.place.instruction, bad.layer = s.place.layer;
     bad.op = backend::kOpNames[static_cast<int>(s.op)], bad.operand = s.operand;
+    bad.num_outputs_before = &s - now.data();
     return bad;
   }
   return std::nullopt;
+}
+
+}  // namespace
+
+namespace {
+
+// What other ranks have sent was bad there before; a forward pass comes before a backward one; and ranks with the same
+// layers run the same ops.
+std::array<int64_t, 3> order_of(const BadValue& bad, const model::Model& model) {
+  const auto& parameters = model.parameters();
+  const bool is_of_parameter = std::any_of(parameters.begin(), parameters.end(), [&](const layers::Parameter* p) {
+    return bad.tensor == p->name || bad.tensor == p->name + ":whole";
+  });
+  return {bad.was_read && !is_of_parameter, !bad.instruction.starts_with("forward"), bad.num_outputs_before};
+}
+
+// Of what each rank has found the first, on all of them. world null: this rank alone.
+std::optional<BadValue> first_of(std::optional<BadValue> mine, const model::Model& model, comm::Comm* world) {
+  if (!world) return mine;
+  constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+  using Order = std::array<int64_t, 3>;
+  std::vector<Order> order_R(world->size(), Order{kNone, kNone, kNone});
+  if (mine) order_R[world->rank()] = order_of(*mine, model);
+  const View all(order_R.data(), DType::kI64, {3 * world->size()});
+  world->all_gather(nullptr, all, all.rows(3 * world->rank(), 3 * (world->rank() + 1)), {"first bad values"});
+  const auto first = std::min_element(order_R.begin(), order_R.end());
+  if ((*first)[0] == kNone) return std::nullopt;
+  const int64_t rank = first - order_R.begin();
+  BadValue bad;
+  if (rank == world->rank()) {
+    bad = *mine;
+    const bool is_of_data = bad.op.empty() && bad.place;
+    if (!is_of_data) bad.rank = rank;
+  }
+  constexpr auto kReplace = nlohmann::ordered_json::error_handler_t::replace;  // paths of samples may be any bytes
+  const std::string text = parallel::tell_all(world, to_json(bad).dump(-1, ' ', false, kReplace), rank);
+  return bad_value_from(nlohmann::ordered_json::parse(text));
 }
 
 }  // namespace
@@ -117,47 +155,19 @@ Incident investigate(Suspect suspect, int64_t step, const StepResult& result, co
   incident.is_transient = !equal_results(result, again);
 
   const StepParts& parts = suspect.parts;
-  incident.bad = check_state(parts.ctx, parts.model, suspect.data, {parts.adamw.options(), parts.max_grad_norm});
+  comm::Comm* world = parts.ctx.groups.world;
+  incident.bad =
+      first_of(check_state(parts.ctx, parts.model, suspect.data, {parts.adamw.options(), parts.max_grad_norm}),
+               parts.model, world);
   Checked checked = checking_pass(suspect, suspect.data);
-  if (!incident.bad) incident.bad = checked.first_bad;
-  if (!incident.bad && !incident.is_transient && suspect.baseline)
-    incident.bad = first_out_of_proportion(checked.statistics, checking_pass(suspect, *suspect.baseline).statistics);
+  if (!incident.bad) incident.bad = first_of(checked.first_bad, parts.model, world);
+  if (!incident.bad && !incident.is_transient && suspect.baseline) {
+    const Checked baseline = checking_pass(suspect, *suspect.baseline);
+    incident.bad = first_of(first_out_of_proportion(checked.statistics, baseline.statistics), parts.model, world);
+  }
   incident.statistics = std::move(checked.statistics);
+  incident.dp_rank_M = repetition.dealt_to();
   return incident;
-}
-
-namespace {
-
-// What other ranks have sent was bad there before; a forward pass comes before a backward one; and ranks with the same
-// layers run the same ops.
-std::array<int64_t, 3> order_of(const BadValue& bad) {
-  const bool is_of_parameter = bad.tensor.find(':') == std::string::npos || bad.tensor.ends_with(":whole");
-  return {bad.was_read && !is_of_parameter, !bad.instruction.starts_with("forward"), bad.num_outputs_before};
-}
-
-}  // namespace
-
-std::string find_together(Suspect suspect, comm::Comm& world) {
-  const std::optional<BadValue> mine = checking_pass(suspect, suspect.data).first_bad;
-  constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
-  std::vector<int64_t> order_R(4 * world.size(), kNone);
-  if (mine) {
-    const auto order = order_of(*mine);
-    std::copy(order.begin(), order.end(), order_R.begin() + 4 * world.rank());
-    order_R[4 * world.rank() + 3] = world.rank();
-  }
-  std::vector<int64_t> mine_4(order_R.begin() + 4 * world.rank(), order_R.begin() + 4 * world.rank() + 4);
-  world.all_gather(nullptr, View(order_R.data(), DType::kI64, {4 * world.size()}),
-                   View(mine_4.data(), DType::kI64, {4}), {"first bad values"});
-  std::array<int64_t, 4> first{kNone, kNone, kNone, kNone};
-  for (int64_t rank = 0; rank < world.size(); ++rank) {
-    std::array<int64_t, 4> order{};
-    std::copy_n(order_R.begin() + 4 * rank, 4, order.begin());
-    first = std::min(first, order);
-  }
-  if (first[3] == kNone) return "";
-  const std::string words = mine ? fmt::format("on rank {}: {}", world.rank(), describe(*mine)) : "";
-  return parallel::tell_all(&world, words, first[3]);
 }
 
 std::string describe(const Incident& incident) {
@@ -178,7 +188,10 @@ std::string describe(const Incident& incident) {
                     "norm {:.6g}): a transient fault, of the machine more likely than of the numbers. ",
                     incident.loss_again, incident.norm_again)
               : "Computed again it gave the same result bit for bit: it is reproducible. ";
-  if (incident.bad) return text + "First bad value: " + describe(*incident.bad) + ".";
+  if (incident.bad) {
+    const std::string rank = incident.bad->rank < 0 ? "" : fmt::format(", on rank {}", incident.bad->rank);
+    return text + "First bad value" + rank + ": " + describe(*incident.bad) + ".";
+  }
   return text + (incident.is_transient ? "The fault did not show again, so no value can be named."
                                        : "No single value stands out: see statistics.jsonl.");
 }

@@ -28,6 +28,7 @@ struct Incident {
   bool is_transient = false;              // the repetition gave something else
   std::optional<BadValue> bad;            // nullopt: nothing stands out
   std::vector<OpStatistic> statistics;    // of the checking pass, in the order of execution
+  std::vector<int64_t> dp_rank_M;         // that each micro-batch of the step was dealt to
 };
 
 // What an investigation works on; all must outlive it.
@@ -40,12 +41,9 @@ struct Suspect {
 };
 
 // Computes the step two or three times; weights, moments and biases stay as they are, gradients do not: compute the
-// step again before an update. result: what the anomalous step gave.
+// step again before an update. result: what the anomalous step gave. Many ranks do so together: each looks at what it
+// has and computes, and all are told of the first bad value among them. Statistics are those of this rank.
 Incident investigate(Suspect suspect, int64_t step, const StepResult& result, const Judgement& judgement);
-
-// Many ranks: they compute the step once more together, with every operand looked at. Returns, on all of them, rank and
-// description of the first value that is not finite; empty: there is none. Collective; gradients as with investigate.
-std::string find_together(Suspect suspect, comm::Comm& world);
 
 // A paragraph for people: what was seen, whether it is reproducible, the first bad value.
 std::string describe(const Incident& incident);

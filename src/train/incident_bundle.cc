@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/json_numbers.h"
+#include "parallel/texts.h"
 
 namespace temper::train {
 namespace {
@@ -40,6 +41,21 @@ std::string sample_text(const BundleContents& contents) {
   return contents.decode(std::span(batch.tokens).subspan(begin, end - begin));
 }
 
+Json ranks_of_micro_batches(const BundleContents& contents) {
+  const parallel::Ranks& ranks = *contents.ranks;
+  Json lists = Json::array();
+  for (const int64_t dp_rank : contents.incident.dp_rank_M) {
+    Json& list = lists.emplace_back(Json::array());
+    for (int64_t rank = 0; rank < ranks.world->size(); ++rank)
+      if (parallel::mesh_rank(ranks.layout, rank).dp == dp_rank) list.push_back(rank);
+  }
+  return lists;
+}
+
+std::string statistics_name(const comm::Comm* world) {
+  return world ? fmt::format("statistics-{:05}.jsonl", world->rank()) : "statistics.jsonl";
+}
+
 Json incident_json(const BundleContents& contents) {
   Json json = {{"format", "temper incident"}};
   json.update(to_json(contents.incident));
@@ -48,6 +64,10 @@ Json incident_json(const BundleContents& contents) {
   json["state"] = nullptr;
   if (contents.state) json["state"] = {{"step", contents.state->step}, {"hash", contents.state->hash}};
   json["sample_text"] = sample_text(contents);
+  if (contents.ranks) {
+    json["layout"] = contents.ranks->layout.to_string();
+    json["ranks"] = ranks_of_micro_batches(contents);
+  }
   return json;
 }
 
@@ -79,18 +99,28 @@ std::string batch_lines(const data::LoaderStep& data) {
 fs::path write_bundle(const fs::path& run_dir, const BundleContents& contents, Files& files) {
   const std::string name = fmt::format("incident-{:08}", contents.incident.step);
   const fs::path place = run_dir / name, beside = run_dir / fmt::format(".writing-{}", name);
-  files.remove_all(beside);
-  files.make_directories(beside);
-  write_whole(files, beside / "incident.json", dump(incident_json(contents), 2));
-  write_whole(files, beside / "run.json", dump({{"configuration", contents.configuration}}, 2));
-  write_whole(files, beside / "batch.jsonl", batch_lines(contents.data));
-  std::string statistics;
-  for (const OpStatistic& s : contents.incident.statistics) statistics += dump(statistic_json(s));
-  write_whole(files, beside / "statistics.jsonl", statistics);
-  files.sync_directory(beside);
-  files.remove_all(place);
-  files.rename(beside, place);
-  files.sync_directory(run_dir);
+  comm::Comm* world = contents.ranks ? contents.ranks->world : nullptr;
+  const bool is_first = comm::group_rank(world) == 0;
+  parallel::together(world, [&] {
+    if (!is_first) return;
+    files.remove_all(beside);
+    files.make_directories(beside);
+  });
+  parallel::together(world, [&] {
+    std::string lines;
+    for (const OpStatistic& s : contents.incident.statistics) lines += dump(statistic_json(s));
+    write_whole(files, beside / statistics_name(world), lines);
+  });
+  parallel::together(world, [&] {
+    if (!is_first) return;
+    write_whole(files, beside / "incident.json", dump(incident_json(contents), 2));
+    write_whole(files, beside / "run.json", dump({{"configuration", contents.configuration}}, 2));
+    write_whole(files, beside / "batch.jsonl", batch_lines(contents.data));
+    files.sync_directory(beside);
+    files.remove_all(place);
+    files.rename(beside, place);
+    files.sync_directory(run_dir);
+  });
   return place;
 }
 
@@ -103,6 +133,7 @@ Bundle read_bundle(const fs::path& dir) {
   Bundle bundle;
   try {
     bundle.step = whole_number(incident.at("step"));
+    bundle.is_of_many = incident.contains("layout");
     bundle.is_transient = incident.at("verdict").get<std::string>() == "transient";
     bundle.first_bad = incident.at("first_bad");
     bundle.text = incident.at("text").get<std::string>();

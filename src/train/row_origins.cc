@@ -113,17 +113,17 @@ std::vector<Origin> RowOrigins::inherited(const OpCall& call, const Operand& out
   return rows(leader->view);
 }
 
-void RowOrigins::follow(const OpCall& call, const std::vector<int32_t>& batch_rows) {
+void RowOrigins::number(const View& view, const std::vector<int32_t>& rows) {
+  std::vector<Origin> origins;
+  for (const int32_t row : rows) origins.push_back({row});
+  set(view, std::move(origins));
+}
+
+void RowOrigins::follow(const OpCall& call) {
   const auto view = [&](size_t i) -> const View& { return call.operands[i].view; };
   switch (call.id) {
     case OpId::fill:
       return set(view(0), {});
-    case OpId::router_hash:
-    case OpId::embedding_forward: {
-      std::vector<Origin> origins;
-      for (const int32_t row : batch_rows) origins.push_back({row});
-      return set(view(0), std::move(origins));
-    }
     case OpId::gather_rows:
       return set(view(0), gathered(view(1), view(2)));
     case OpId::scatter_rows:

@@ -25,8 +25,10 @@ class RowOrigins {
   // ctx: where the tensors can be read.
   explicit RowOrigins(const layers::Ctx& ctx) : ctx_(ctx) {}
 
-  // After an op: its outputs' rows. batch_rows: positions in the micro-batch of the token ids that it may read.
-  void follow(const backend::OpCall& call, const std::vector<int32_t>& batch_rows);
+  // Rows of a tensor that come from no other: their positions in the micro-batch; empty: they are not rows of tokens.
+  void number(const View& view, const std::vector<int32_t>& rows);
+  // After any other op: its outputs' rows.
+  void follow(const backend::OpCall& call);
 
   // Of each row of an operand, row_dim() being their dim; empty where they are not rows of tokens.
   std::vector<Origin> rows(const View& view) const;

@@ -13,16 +13,23 @@ namespace {
 
 using layers::Parameter;
 
+constexpr const char *kFirst = "first moment of ", *kSecond = "second moment of ";
+
+// Of what this rank owns; it may be nothing.
+bool is_checked(const Parameter& p) { return p.num_owned() > 0 && is_float(p.owned_value()); }
+
 std::vector<int64_t> index_of(const Shape& shape, int64_t element) {
   std::vector<int64_t> index(shape.rank());
   for (int d = shape.rank() - 1; d >= 0; --d) index[d] = element % shape[d], element /= shape[d];
   return index;
 }
 
-BadValue bad_element(std::string tensor, const View& view, int64_t element, std::string finding) {
+// An element of what this rank owns of a parameter, named as in the whole tensor.
+BadValue bad_element(const Parameter& p, const char* prefix, const View& owned, int64_t element, std::string finding) {
   BadValue bad;
-  bad.finding = std::move(finding), bad.tensor = std::move(tensor);
-  bad.index = index_of(view.shape, element), bad.value = float_at(view, element);
+  bad.finding = std::move(finding), bad.tensor = prefix + p.name;
+  bad.index = index_of(p.whole_shape(), p.whole_index(p.owned_begin() + element));
+  bad.value = float_at(owned, element);
   return bad;
 }
 
@@ -40,9 +47,9 @@ std::optional<BadValue> check_loss_weights(const data::LoaderStep& data) {
   return std::nullopt;
 }
 
-std::optional<BadValue> check_finite(const std::string& name, const View& view) {
-  for (int64_t i = 0; i < view.size(); ++i)
-    if (!std::isfinite(float_at(view, i))) return bad_element(name, view, i, "is not finite");
+std::optional<BadValue> check_finite(const Parameter& p, const char* prefix, const View& owned) {
+  for (int64_t i = 0; i < owned.size(); ++i)
+    if (!std::isfinite(float_at(owned, i))) return bad_element(p, prefix, owned, i, "is not finite");
   return std::nullopt;
 }
 
@@ -67,16 +74,16 @@ Largest largest_of(const View& view) {
   return out;
 }
 
-std::optional<BadValue> check_outlier(const std::string& name, const View& view) {
-  const Largest largest = largest_of(view);
+std::optional<BadValue> check_outlier(const Parameter& p, const View& value) {
+  const Largest largest = largest_of(value);
   if (largest.times() <= kOutlier) return std::nullopt;
-  return bad_element(name, view, largest.element,
+  return bad_element(p, "", value, largest.element,
                      fmt::format("is {:.3g} times the root mean square of the other elements", largest.times()));
 }
 
 // Of two memories that should agree, the one that stands out from its tensor is the damaged one; without such a sign it
 // stays open which.
-std::optional<BadValue> check_rounding(const std::string& name, const View& value, const View& master) {
+std::optional<BadValue> check_rounding(const Parameter& p, const View& value, const View& master) {
   for (int64_t i = 0; i < value.size(); ++i) {
     const auto kept = static_cast<float>(float_at(master, i));
     const uint16_t bits = value.data<bf16>()[i].bits, want = bf16(kept).bits;
@@ -90,16 +97,15 @@ std::optional<BadValue> check_rounding(const std::string& name, const View& valu
     const std::string which =
         one_bit ? fmt::format(": bit {} of 16 differs", std::countr_zero(static_cast<unsigned>(bits ^ want))) : "";
     if (value_is_larger) {
-      return bad_element(name, value, i, fmt::format("and its master {:.6g} disagree{}", kept, which));
+      return bad_element(p, "", value, i, fmt::format("and its master {:.6g} disagree{}", kept, which));
     }
-    return bad_element("master of " + name, master, i,
+    return bad_element(p, "master of ", master, i,
                        fmt::format("and its value {:.6g} disagree{}", float_at(value, i), which));
   }
   return std::nullopt;
 }
 
-std::optional<BadValue> check_moments(const std::string& name, const View& m, const View& v,
-                                      const StateLimits& limits) {
+std::optional<BadValue> check_moments(const Parameter& p, const View& m, const View& v, const StateLimits& limits) {
   const double b1 = limits.adamw.beta1, b2 = limits.adamw.beta2;
   const bool bounded = b1 * b1 < b2 && b2 < 1;
   const double most_ratio = bounded ? (1 - b1) / std::sqrt((1 - b2) * (1 - b1 * b1 / b2)) : 0;
@@ -108,33 +114,33 @@ std::optional<BadValue> check_moments(const std::string& name, const View& m, co
   const double most_v = limits.max_grad_norm * limits.max_grad_norm * kSlack;
   for (int64_t i = 0; i < v.size(); ++i) {
     const double first = float_at(m, i), second = float_at(v, i);
-    if (second < 0) return bad_element("second moment of " + name, v, i, "is negative");
+    if (second < 0) return bad_element(p, kSecond, v, i, "is negative");
     if (limits.max_grad_norm > 0 && second > most_v)
-      return bad_element("second moment of " + name, v, i,
+      return bad_element(p, kSecond, v, i,
                          fmt::format("is above {:.3g}, the square of the largest clipped gradient", most_v));
     const double most_m = kSlack * most_ratio * std::sqrt(second) + kSmallestMoment;
     if (bounded && std::abs(first) > most_m)
-      return bad_element("first moment of " + name, m, i,
+      return bad_element(p, kFirst, m, i,
                          fmt::format("is above {:.3g}, the most that its second moment {:.3g} allows", most_m, second));
   }
   return std::nullopt;
 }
 
 std::optional<BadValue> check_parameter(const layers::Ctx& ctx, const Parameter& p, const StateLimits& limits) {
-  if (!is_float(p.value)) return std::nullopt;
-  const HostCopy value(ctx, p.value);
-  if (auto bad = check_finite(p.name, value.view())) return bad;
-  if (p.master.defined() && p.master.raw() != p.value.raw()) {
+  if (!is_checked(p)) return std::nullopt;
+  const HostCopy value(ctx, p.owned_value());
+  if (auto bad = check_finite(p, "", value.view())) return bad;
+  if (p.master.defined() && p.master.raw() != p.owned_value().raw()) {
     const HostCopy master(ctx, p.master);
-    if (auto bad = check_finite("master of " + p.name, master.view())) return bad;
+    if (auto bad = check_finite(p, "master of ", master.view())) return bad;
     if (value.view().dtype == DType::kBF16)
-      if (auto bad = check_rounding(p.name, value.view(), master.view())) return bad;
+      if (auto bad = check_rounding(p, value.view(), master.view())) return bad;
   }
   if (!p.m.defined()) return std::nullopt;
   const HostCopy m(ctx, p.m), v(ctx, p.v);
-  if (auto bad = check_finite("first moment of " + p.name, m.view())) return bad;
-  if (auto bad = check_finite("second moment of " + p.name, v.view())) return bad;
-  return check_moments(p.name, m.view(), v.view(), limits);
+  if (auto bad = check_finite(p, kFirst, m.view())) return bad;
+  if (auto bad = check_finite(p, kSecond, v.view())) return bad;
+  return check_moments(p, m.view(), v.view(), limits);
 }
 
 }  // namespace
@@ -146,8 +152,8 @@ std::optional<BadValue> check_state(const layers::Ctx& ctx, const model::Model& 
     if (auto bad = check_parameter(ctx, *p, limits)) return bad;
   // Last, because an outlier alone is no proof.
   for (const Parameter* p : model.parameters())
-    if (is_float(p->value))
-      if (auto bad = check_outlier(p->name, HostCopy(ctx, p->value).view())) return bad;
+    if (is_checked(*p))
+      if (auto bad = check_outlier(*p, HostCopy(ctx, p->owned_value()).view())) return bad;
   return std::nullopt;
 }
 

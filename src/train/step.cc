@@ -98,6 +98,7 @@ void Step::deal() {
     std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return costs[a] > costs[b]; });
   }
   mine_.clear();
+  dp_rank_M_.assign(batches_.size(), 0);
   std::vector<double> cost_of(num_ranks);
   std::vector<size_t> turn(num_ranks);  // ranks, in the order in which they get theirs
   std::iota(turn.begin(), turn.end(), 0);
@@ -108,6 +109,7 @@ void Step::deal() {
     mine_.push_back(kEmpty);
     for (size_t i = 0; i < num_ranks && first + i < order.size(); ++i) {
       if (turn[i] == self) mine_.back() = order[first + i];
+      dp_rank_M_[order[first + i]] = static_cast<int64_t>(turn[i]);
       cost_of[turn[i]] += costs[order[first + i]];
     }
     longest += costs[order[first]];
@@ -170,7 +172,10 @@ void Step::run_instructions() {
 }
 
 std::string Step::position() const {
-  return position_ < instructions_.size() ? parallel::describe(instructions_[position_]) : "counting the loss weights";
+  if (position_ >= instructions_.size()) return "counting the loss weights";
+  parallel::Instruction instruction = instructions_[position_];
+  instruction.micro_batch = micro_batch();
+  return parallel::describe(instruction);
 }
 
 int64_t Step::micro_batch() const {

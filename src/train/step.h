@@ -72,7 +72,10 @@ class Step : private parallel::Executor {
   // Moves the weights (and router biases) by what the last compute() found, which must be finite.
   const StepResult& update();
 
-  // The instruction being run, in words; for whoever catches an error.
+  // The rank of dp that each micro-batch of the last compute() was dealt to.
+  const std::vector<int64_t>& dealt_to() const { return dp_rank_M_; }
+
+  // The instruction being run, in words; for whoever catches an error. Micro-batches by their number in the step.
   std::string position() const;
   // The micro-batch of the step that it concerns; -1: all of them, or an empty one.
   int64_t micro_batch() const;
@@ -107,6 +110,7 @@ class Step : private parallel::Executor {
   parallel::PipelinePlace place_;
   parallel::Slots slots_;
   std::vector<size_t> mine_;  // this rank's micro-batches; kEmpty: one without tokens
+  std::vector<int64_t> dp_rank_M_;
   double z_ = 0;
   int64_t num_step_tokens_ = 0;
   std::vector<Sums> sums_M_;

@@ -128,7 +128,6 @@ class Trainer {
   // Computes a step, and looks into it where it is not as usual. With kGoOn its gradients are ready for the update.
   GuardAction compute_step(Step& step, const data::LoaderStep& data, StepResult& result);
   Incident look_into(const data::LoaderStep& data, const StepResult& result, const Judgement& judgement);
-  void look_together(const data::LoaderStep& data, const StepResult& result);
   void write_incident(const Incident& incident, const data::LoaderStep& data, std::string_view action);
   int64_t rollback_target(int64_t step);
   void roll_back(int64_t step);

@@ -1,11 +1,13 @@
 // Steps that are not as usual: looked into, skipped, gone back from, or the end of the run; and bundles replayed.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "base/error.h"
 #include "checkpoint/state_ranks.h"
+#include "parallel/texts.h"
 #include "train/configuration.h"
 #include "train/trainer.h"
 
@@ -15,6 +17,18 @@ namespace {
 Judgement judge(Guard& guard, const StepResult& result) {
   // A prediction loss that is not finite is not part of result.loss.
   return guard.judge(std::isfinite(result.mtp_loss) ? result.loss : result.mtp_loss, result.norms.global);
+}
+
+// Whether one rank found what one of many did: the same element of the state or the data, or the same op of the same
+// layer at the same token; tensors and indices of ops are those of a rank's memory.
+bool same_place(const nlohmann::ordered_json& one, const nlohmann::ordered_json& of_many) {
+  if (one.is_null() || of_many.is_null()) return one.is_null() && of_many.is_null();
+  std::vector<std::string> keys = {"tensor", "index"};
+  if (one.contains("op")) keys = {"layer", "op", "operand", "micro_batch", "token"};
+  const auto of = [](const nlohmann::ordered_json& bad, const std::string& key) {
+    return bad.value(key, nlohmann::ordered_json());
+  };
+  return std::all_of(keys.begin(), keys.end(), [&](const auto& key) { return of(one, key) == of(of_many, key); });
 }
 
 }  // namespace
@@ -37,18 +51,6 @@ Incident Trainer::look_into(const data::LoaderStep& data, const StepResult& resu
                      result, judgement);
 }
 
-// Ranks leave no bundle: what they found is said.
-void Trainer::look_together(const data::LoaderStep& data, const StepResult& result) {
-  const std::string found =
-      find_together({step_parts(), session_->book(), data, nullptr, result.learning_rate}, *world_);
-  progress_->note(fmt::format("step {}: {} (loss {:.6g}, gradient norm {:.6g}). {}", state_.step + 1,
-                              result.norms.first_nonfinite.empty()
-                                  ? fmt::format("the loss is {}", result.loss)
-                                  : fmt::format("the gradient of {} is not finite", result.norms.first_nonfinite),
-                              result.loss, result.norms.global,
-                              found.empty() ? "Computed again, every value is finite." : "First bad value, " + found));
-}
-
 GuardAction Trainer::compute_step(Step& step, const data::LoaderStep& data, StepResult& result) {
   const int64_t number = state_.step + 1;
   const double learning_rate = schedule_.at(state_.step);
@@ -58,8 +60,7 @@ GuardAction Trainer::compute_step(Step& step, const data::LoaderStep& data, Step
   if (step_was_usual_) return GuardAction::kGoOn;
   if (is_replay_)
     return guard_.act(judgement, number, -1) == GuardAction::kGoOn ? GuardAction::kGoOn : GuardAction::kSkipStep;
-  if (world_ && judgement.anomaly == Anomaly::kNonFinite) look_together(data, result);
-  if (world_ || !guard_.investigates(judgement, number)) return guard_.act(judgement, number, rollback_target(number));
+  if (!guard_.investigates(judgement, number)) return guard_.act(judgement, number, rollback_target(number));
 
   const Incident incident = look_into(data, result, judgement);
   // The gradients are the investigation's; and after a transient fault the step may be sound now.
@@ -81,19 +82,21 @@ int64_t Trainer::rollback_target(int64_t step) {
 
 void Trainer::write_incident(const Incident& incident, const data::LoaderStep& data, std::string_view action) {
   progress_->note(describe(incident));
+  keeper_->wait_until_written();
   try {
-    keeper_->wait_until_written();
     std::vector<checkpoint::DamagedState> damaged;
     std::optional<StateReference> start;
-    if (const auto opened = log_.open_newest(state_.step, damaged)) {
-      log_.pin(opened->step());
+    if (const auto opened = checkpoint::open_newest(log_, state_.step, damaged, world_)) {
+      parallel::together(world_, [&] {
+        if (is_first()) log_.pin(opened->step());
+      });
       start = {opened->step(), opened->hash()};
     }
     const auto decode = [&](std::span<const int32_t> ids) { return tokenizer_->decode(ids); };
-    incident_dir_ = write_bundle(
-        dir_.path(),
-        {incident, data, schedule_.at(state_.step), std::string(action), start, configuration_of(config_), decode},
-        files_);
+    incident_dir_ = write_bundle(dir_.path(),
+                                 {incident, data, schedule_.at(state_.step), std::string(action), start,
+                                  configuration_of(config_), decode, ranks_ ? &*ranks_ : nullptr},
+                                 files_);
     progress_->note(fmt::format("{}; written to {}", action, incident_dir_.string()));
   } catch (const Error& error) {
     // The run must not die of a full disk.
@@ -139,7 +142,7 @@ ReplayResult Trainer::replay(const Bundle& bundle) {
                                bundle.is_transient ? ", as it did when it was repeated: the fault was transient" : ""));
   const Incident incident = look_into(data, result, judgement);
   const nlohmann::ordered_json found = incident.bad ? to_json(*incident.bad) : nlohmann::ordered_json(nullptr);
-  const bool same = found == bundle.first_bad;
+  const bool same = bundle.is_of_many ? same_place(found, bundle.first_bad) : found == bundle.first_bad;
   return {same, same ? "" : "another value is the first bad one", describe(incident)};
 }
 

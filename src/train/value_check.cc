@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "model/mtp.h"
 #include "train/host_copy.h"
@@ -60,6 +62,13 @@ class Scanner {
   Scan scan_;
 };
 
+const View& streams_of(const OpCall& hc_pre_forward) {
+  const auto found = std::find_if(hc_pre_forward.operands.begin(), hc_pre_forward.operands.end(),
+                                  [](const Operand& operand) { return operand.name == "x_TMD"; });
+  CHECK(found != hc_pre_forward.operands.end());
+  return found->view;
+}
+
 // Workspace's contents are irrelevant before and after a call.
 bool counts(const Operand& operand) { return is_float(operand.view) && operand.name != "workspace"; }
 
@@ -72,6 +81,9 @@ ValueCheck::ValueCheck(const layers::Ctx& ctx, const TensorNames& names, const d
 void ValueCheck::before(const OpCall& call) {
   place_ = current_();
   reads_.clear();
+  // The later stages of a pipeline get the streams from another rank, by no op.
+  if (call.id == OpId::hc_pre_forward && origins_.rows(streams_of(call)).empty())
+    origins_.number(streams_of(call), rows_of(streams_of(call)));
   for (const Operand& operand : call.operands) {
     if (operand.role != Role::kIn || !counts(operand)) continue;
     std::vector<int64_t> first;
@@ -82,17 +94,23 @@ void ValueCheck::before(const OpCall& call) {
   }
 }
 
+// Positions in the micro-batch of the rows of a tensor that has one for each token; empty where it has others: many
+// ranks have rows of a part of the micro-batch, or the places of experts.
+std::vector<int32_t> ValueCheck::rows_of(const View& view) const {
+  if (place_.micro_batch < 0) return {};
+  const layers::MicroBatch& batch = data_.micro_batches[place_.micro_batch];
+  std::vector<int32_t> rows(batch.tokens.size());
+  std::iota(rows.begin(), rows.end(), 0);
+  if (place_.layer >= num_layers_) rows = model::make_mtp_batch(batch).rows_R;
+  return static_cast<int64_t>(rows.size()) == view.dim(0) ? rows : std::vector<int32_t>{};
+}
+
 void ValueCheck::after(const OpCall& call) {
-  std::vector<int32_t> batch_rows;
   if (call.id == OpId::embedding_forward || call.id == OpId::router_hash) {
-    const layers::MicroBatch none{{}, {0}, {}, {}};
-    const layers::MicroBatch& batch = place_.micro_batch < 0 ? none : data_.micro_batches[place_.micro_batch];
-    for (size_t t = 0; t < batch.tokens.size(); ++t) batch_rows.push_back(static_cast<int32_t>(t));
-    if (place_.layer >= num_layers_) batch_rows = model::make_mtp_batch(batch).rows_R;
-    // Many ranks: rows of a part of the micro-batch, or the places of experts.
-    if (static_cast<int64_t>(batch_rows.size()) != call.operands[0].view.dim(0)) batch_rows.clear();
+    origins_.number(call.operands[0].view, rows_of(call.operands[0].view));
+  } else {
+    origins_.follow(call);
   }
-  origins_.follow(call, batch_rows);
   for (const Operand& operand : call.operands) {
     if (operand.role == Role::kIn || !counts(operand)) continue;
     std::vector<int64_t> first;

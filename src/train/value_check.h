@@ -50,6 +50,7 @@ class ValueCheck : public backend::OpWatcher {
   const std::vector<OpStatistic>& statistics() const { return statistics_; }
 
  private:
+  std::vector<int32_t> rows_of(const View& view) const;
   OpStatistic look(const backend::OpCall& call, const backend::Operand& operand, std::vector<int64_t>& first_nonfinite,
                    double& first_value) const;
   void blame(const backend::OpCall& call, const backend::Operand& operand, bool was_read, std::vector<int64_t> index,

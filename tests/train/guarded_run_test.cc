@@ -1,9 +1,11 @@
 // Whole runs with steps that are not finite: skipped, gone back from, stopped at, resumed, replayed.
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "comm/world.h"
 #include "train/replay.h"
 #include "train/run_test_base.h"
 #include "train/trainer.h"
@@ -184,6 +186,38 @@ TEST_F(GuardedRunTest, AReplayFindsTheSameWritesNothingAndRefusesADamagedBundle)
   std::ofstream(bundle / "incident.json") << good;
   std::ofstream(bundle / "batch.jsonl") << "{}\n";
   EXPECT_THAT(replay(bundle).difference, HasSubstr("not the recorded one"));
+}
+
+// Steps of many ranks, too, leave a bundle, and one rank sees what they saw.
+TEST_F(GuardedRunTest, ABundleOfManyRanksIsReplayedByOne) {
+  for (const std::string layout : {"layout.zero=3", "layout.pp=2"}) {
+    const std::string dir = "run" + layout;
+    const std::vector<std::string> many = settings(dir, {layout});
+    comm::run_ranks(2, [&](comm::Comm& world) {
+      Trainer trainer(config(many), Start::kResume, system_files(), std::numeric_limits<int64_t>::max(), nullptr,
+                      &world);
+      poison(trainer);
+      trainer.train();
+    });
+    const fs::path bundle = dir_ / dir / fmt::format("incident-{:08}", incidents(dir).at(0));
+    const Json incident = Json::parse(read_file(bundle / "incident.json"));
+    EXPECT_EQ(incident["first_bad"]["tensor"], "model.embed_tokens.weight");
+    const bool is_pipeline = layout == "layout.pp=2";
+    EXPECT_EQ(incident["first_bad"]["rank"], 0);
+    EXPECT_EQ(incident["layout"], is_pipeline ? "pp 2, zero 1" : "dp 2, zero 3");
+    std::set<int64_t> ranks;
+    for (const Json& of_micro_batch : incident["ranks"]) {
+      EXPECT_EQ(of_micro_batch.size(), is_pipeline ? 2u : 1u);
+      for (const Json& rank : of_micro_batch) ranks.insert(rank.get<int64_t>());
+    }
+    EXPECT_EQ(incident["ranks"].size(), 2u);
+    EXPECT_EQ(ranks, (std::set<int64_t>{0, 1}));
+    for (const char* name : {"statistics-00000.jsonl", "statistics-00001.jsonl"})
+      EXPECT_GT(fs::file_size(bundle / name), 10'000u);
+    const ReplayResult result = replay(bundle);
+    EXPECT_TRUE(result.reproduced) << result.difference;
+    EXPECT_THAT(result.finding, HasSubstr("First bad value: model.embed_tokens.weight["));
+  }
 }
 
 TEST_F(GuardedRunTest, AReplayFromTheFreshStartOfARunThatDiverges) {

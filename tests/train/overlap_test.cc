@@ -170,7 +170,7 @@ TEST(OverlapFailureTest, ARankThatFailsInAStepIsHeardAtOnce) {
   };
   EXPECT_THROW(comm::run_ranks(3, train_and_tell), Error);
   EXPECT_EQ(errors[1], "the disk is full");
-  for (const size_t r : {0, 2}) EXPECT_EQ(errors[r], "rank 1 failed: loss of micro-batch 2: the disk is full");
+  for (const size_t r : {0, 2}) EXPECT_EQ(errors[r], "rank 1 failed: loss of micro-batch 8: the disk is full");
 }
 
 }  // namespace

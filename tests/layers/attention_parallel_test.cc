@@ -1,19 +1,11 @@
 // Attention cut by heads over ranks against one rank, in float64: outputs, gradients, the indexer's loss and choices.
 #include <map>
 
-#include "base/thread.h"
+#include "attention_rig.h"
 #include "comm/world.h"
-#include "layer_rig.h"
-#include "layers/attention.h"
 
 namespace temper::layers {
 namespace {
-
-constexpr int64_t kWindow = 6;
-
-std::vector<double> values(const View& view) {
-  return std::vector<double>(view.data<double>(), view.data<double>() + view.size());
-}
 
 void fill_with(View view, int64_t first, uint64_t key, double mean = 0) {
   const Philox random{31, RandomPurpose::kTest};
@@ -26,12 +18,7 @@ struct Case {
   EntryUse use = EntryUse::kBest;
 };
 
-AttentionDims dims_of(int64_t rate, bool csa) {
-  AttentionDims dims{.D = 10, .N = 8, .H = 12, .Q = 7, .G = 4, .O = 5};
-  dims.rate = rate, dims.csa = csa;
-  if (csa) dims.indexer = {10, 7, 3, 12, 2, rate, 1e-6};
-  return dims;
-}
+AttentionDims dims_of(int64_t rate, bool csa) { return attention_dims(rate, csa, 8, 4); }
 
 // Of all rows and whole parameters, where this rank has them; 0 elsewhere. Summed over ranks: the result of one.
 struct Result {
@@ -42,62 +29,41 @@ struct Result {
 };
 
 Result run(const Case& c, const TensorPart& part, comm::Comm* tp) {
-  LayerRig rig;
   AttentionDims dims = c.dims;
   dims.part = part;
   const int64_t T = c.cu_seqlens.back(), D = dims.D, begin = part.begin(T), P = part.end(T) - begin;
-  Attention attention("a.", dims, LayerRig::kDtypes);
-  RotaryTable rotary("rotary", {8, 160000, true, 16, 32, 1, 64});
-  DeviceLayout layout;
-  Attention::Saved saved;
-  ParameterList list;
-  View h, y, dy, dh, selected, loss_1;
-  attention.collect(list);
-  rig.declare_parameters(list);
-  const std::vector<int64_t> rates = dims.rate > 0 ? std::vector<int64_t>{dims.rate} : std::vector<int64_t>{};
-  rotary.declare(rig.book, T, DType::kF64);
-  layout.declare(rig.book, {T}, rates);
-  attention.declare_saved(rig.book, saved, T);
-  attention.declare_scratch(rig.book, T, num_threads(), true);
-  for (View* view : {&h, &y, &dy, &dh}) rig.declare(*view, {part.piece(T), D});
-  if (dims.csa) rig.declare_index(selected, {part.padded(T), dims.indexer.A});
-  rig.declare(loss_1, {1});
-  rig.grant(list);
+  AttentionRig rig(dims, T, {T}, {part.piece(T), part.piece(T), part.padded(T)});
   Ctx ctx = rig.ctx();
   ctx.groups.tp = tp;
-  for (size_t i = 0; i < list.size(); ++i) {
-    fill_with(list[i]->value, list[i]->whole_index(0), i, list[i]->init == Init::kOnes ? 1 : 0);
-    ctx.ops.fill(ctx.stream, list[i]->grad, 0);
-  }
-  rotary.prepare(ctx);
+  for (size_t i = 0; i < rig.list.size(); ++i)
+    fill_with(rig.list[i]->value, rig.list[i]->whole_index(0), i, rig.list[i]->init == Init::kOnes ? 1 : 0);
   const MicroBatch batch{std::vector<int32_t>(T, 1), c.cu_seqlens, {}, {}};
-  layout.upload(ctx.device, ctx.stream, batch, make_layout(c.cu_seqlens, kWindow, rates));
-  const View h_PD = h.first(P), y_PD = y.first(P), dy_PD = dy.first(P), dh_PD = dh.first(P);
+  const View h_PD = rig.h.first(P), y_PD = rig.y.first(P), dy_PD = rig.dy.first(P), dh_PD = rig.dh.first(P);
   fill_with(h_PD, begin * D, 100), fill_with(dy_PD, begin * D, 101);
-  ctx.ops.fill(ctx.stream, loss_1, 0);
 
-  const Attention::Saved now = attention.first(saved, layout);
-  const View selected_TA = dims.csa ? selected.first(T) : View{};
-  attention.forward(ctx, y_PD, h_PD, now, selected_TA, {}, c.use, layout, rotary);
-  if (dims.csa) attention.backward_indexer(ctx, loss_1, h_PD, now, selected_TA, c.use, 1.5, layout, rotary);
-  attention.backward(ctx, dh_PD, dy_PD, h_PD, now, selected_TA, c.use, layout, rotary);
+  const Attention::Saved now = rig.begin(ctx, batch, rig.whole_layout(batch));
+  const View selected_TA = dims.csa ? rig.selected.first(T) : View{};
+  rig.attention.forward(ctx, y_PD, h_PD, now, selected_TA, {}, c.use, rig.layout, rig.rotary);
+  if (dims.csa)
+    rig.attention.backward_indexer(ctx, rig.loss_1, h_PD, now, selected_TA, c.use, 1.5, rig.layout, rig.rotary);
+  rig.attention.backward(ctx, dh_PD, dy_PD, h_PD, now, selected_TA, c.use, rig.layout, rig.rotary);
 
   Result out;
   const auto in_place = [&](const View& rows) {
     std::vector<double> all(T * D, 0);
-    const auto mine = values(rows);
+    const auto mine = to_vector(rows);
     std::copy(mine.begin(), mine.end(), all.begin() + begin * D);
     return all;
   };
   out.y_TD = in_place(y_PD), out.dh_TD = in_place(dh_PD);
-  for (const Parameter* p : list) {
+  for (const Parameter* p : rig.list) {
     auto& whole = out.gradients[p->name];
     whole.resize(p->whole_shape().size());
-    const auto mine = values(p->grad);
+    const auto mine = to_vector(p->grad);
     for (int64_t i = 0; i < p->grad.size(); ++i) whole[p->whole_index(i)] = mine[i];
   }
-  out.indexer_loss = loss_1.data<double>()[0];
-  if (dims.csa && attention.is_choosing(layout, c.use))
+  out.indexer_loss = rig.loss_1.data<double>()[0];
+  if (dims.csa && rig.attention.is_choosing(rig.layout, c.use))
     out.selected_TA.assign(selected_TA.data<int32_t>(), selected_TA.data<int32_t>() + selected_TA.size());
   return out;
 }

@@ -6,33 +6,17 @@
 #include <map>
 #include <numeric>
 
-#include "base/thread.h"
+#include "attention_rig.h"
 #include "comm/world.h"
-#include "layer_rig.h"
-#include "layers/attention.h"
 
 namespace temper::layers {
 namespace {
-
-constexpr int64_t kWindow = 6;
-
-AttentionDims dims_of(int64_t rate, bool csa) {
-  AttentionDims dims{.D = 10, .N = 4, .H = 12, .Q = 7, .G = 2, .O = 5};
-  dims.rate = rate, dims.csa = csa, dims.window = kWindow;
-  if (csa) dims.indexer = {10, 7, 3, 12, 2, rate, 1e-6};
-  return dims;
-}
 
 struct Result {
   std::vector<double> y, dh;  // of this rank's rows
   double loss = 0;            // of the indexer
   std::map<std::string, std::vector<double>> gradients;
 };
-
-std::vector<double> values(const View& view) {
-  return view.size() == 0 ? std::vector<double>{}
-                          : std::vector<double>(view.data<double>(), view.data<double>() + view.size());
-}
 
 // Forward, backward and the indexer's backward over documents of these lengths; cp null: one rank.
 Result run(AttentionDims dims, EntryUse use, const std::vector<int64_t>& lengths, comm::Comm* cp) {
@@ -46,42 +30,20 @@ Result run(AttentionDims dims, EntryUse use, const std::vector<int64_t>& lengths
   for (const int64_t length : lengths)
     batch.cu_seqlens.push_back(batch.cu_seqlens.back() + static_cast<int32_t>(length));
 
-  LayerRig rig;
-  Attention attention("a.", dims, LayerRig::kDtypes);
-  RotaryTable rotary("rotary", {8, 160000, true, 16, 32, 1, 64});
-  DeviceLayout layout;
-  Attention::Saved saved;
-  ParameterList list;
-  View h_TD, dy_TD, y_TD, dh_TD, selected_TA, loss_1;
-  attention.collect(list);
-  rig.declare_parameters(list);
-  const std::vector<int64_t> rates = dims.rate > 0 ? std::vector<int64_t>{dims.rate} : std::vector<int64_t>{};
-  rotary.declare(rig.book, T, DType::kF64);
-  layout.declare(rig.book, capacity, rates);
-  attention.declare_saved(rig.book, saved, capacity.max_rows);
-  attention.declare_scratch(rig.book, capacity.max_rows, num_threads(), true);
-  for (View* view : {&h_TD, &dy_TD}) rig.declare(*view, {T, dims.D});
-  for (View* view : {&y_TD, &dh_TD}) rig.declare(*view, {capacity.max_rows, dims.D});
-  if (dims.csa) rig.declare_index(selected_TA, {capacity.max_rows, dims.indexer.A});
-  rig.declare(loss_1, {1});
-  rig.grant(list);
-  rig.randomize(h_TD, 1), rig.randomize(dy_TD, 1);  // equal on all ranks
+  AttentionRig rig(dims, T, capacity, {T, capacity.max_rows, capacity.max_rows});
+  rig.randomize(rig.h, 1), rig.randomize(rig.dy, 1);  // equal on all ranks
   Ctx ctx = rig.ctx();
   ctx.groups.cp = cp;
-  rotary.prepare(ctx);
-  layout.upload(ctx.device, ctx.stream, batch, cut_layout(make_layout(batch.cu_seqlens, kWindow, rates), cut));
-  ctx.ops.fill(ctx.stream, loss_1, 0);
-  for (const Parameter* p : list) ctx.ops.fill(ctx.stream, p->grad, 0);
+  const auto now = rig.begin(ctx, batch, cut_layout(rig.whole_layout(batch), cut));
 
-  const View h = h_TD.rows(cut.begin(), cut.end()), dy = dy_TD.rows(cut.begin(), cut.end());
-  const View y = y_TD.first(cut.num_rows()), dh = dh_TD.first(cut.num_rows());
-  const View selected = dims.csa ? selected_TA.first(cut.num_rows()) : View{};
-  const auto now = attention.first(saved, layout);
-  attention.forward(ctx, y, h, now, selected, {}, use, layout, rotary);
-  if (dims.csa) attention.backward_indexer(ctx, loss_1, h, now, selected, use, 1.5, layout, rotary);
-  attention.backward(ctx, dh, dy, h, now, selected, use, layout, rotary);
-  Result result{values(y), values(dh), loss_1.data<double>()[0], {}};
-  for (const Parameter* p : list) result.gradients[p->name] = values(p->grad);
+  const View h = rig.h.rows(cut.begin(), cut.end()), dy = rig.dy.rows(cut.begin(), cut.end());
+  const View y = rig.y.first(cut.num_rows()), dh = rig.dh.first(cut.num_rows());
+  const View selected = dims.csa ? rig.selected.first(cut.num_rows()) : View{};
+  rig.attention.forward(ctx, y, h, now, selected, {}, use, rig.layout, rig.rotary);
+  if (dims.csa) rig.attention.backward_indexer(ctx, rig.loss_1, h, now, selected, use, 1.5, rig.layout, rig.rotary);
+  rig.attention.backward(ctx, dh, dy, h, now, selected, use, rig.layout, rig.rotary);
+  Result result{to_vector(y), to_vector(dh), rig.loss_1.data<double>()[0], {}};
+  for (const Parameter* p : rig.list) result.gradients[p->name] = to_vector(p->grad);
   return result;
 }
 
@@ -127,7 +89,7 @@ class ContextParallel : public ::testing::TestWithParam<Case> {
  protected:
   void check(const std::vector<int64_t>& lengths, int64_t num_ranks) {
     SCOPED_TRACE(::testing::Message() << num_ranks << " ranks, " << lengths.size() << " documents");
-    expect_equal(dims_of(GetParam().rate, GetParam().csa), GetParam().use, lengths, num_ranks);
+    expect_equal(attention_dims(GetParam().rate, GetParam().csa), GetParam().use, lengths, num_ranks);
   }
 };
 

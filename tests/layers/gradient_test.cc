@@ -1,8 +1,5 @@
 // The hand-written backward of every layer against central differences of its forward, in float64.
-#include "layer_rig.h"
-
-#include "base/thread.h"
-#include "layers/attention.h"
+#include "attention_rig.h"
 #include "layers/hyper_connection.h"
 #include "layers/lm_head.h"
 #include "layers/moe.h"
@@ -21,7 +18,7 @@ const MicroBatch& batch() {
   }();
   return instance;
 }
-constexpr int64_t kT = 30, kWindow = 6;
+constexpr int64_t kT = 30;
 
 void check_parameters(LayerRig& rig, const ParameterList& list, const std::function<double()>& loss) {
   for (Parameter* p : list)
@@ -49,61 +46,34 @@ void check_indexer(LayerRig& rig, Ctx ctx, const ParameterList& list, View loss_
 }
 
 void check_attention(AttentionDims dims, EntryUse use = EntryUse::kBest) {
-  LayerRig rig;
-  Attention attention("a.", dims, LayerRig::kDtypes);
-  RotaryTable rotary("rotary", {8, 160000, true, 16, 32, 1, 64});
-  DeviceLayout layout;
-  Attention::Saved saved;
-  ParameterList list;
-  View h_TD, y_TD, dy_TD, dh_TD, selected_TA, loss_1;
-  attention.collect(list);
-  rig.declare_parameters(list);
-  const std::vector<int64_t> rates = dims.rate > 0 ? std::vector<int64_t>{dims.rate} : std::vector<int64_t>{};
-  rotary.declare(rig.book, kT, DType::kF64);
-  layout.declare(rig.book, {kT}, rates);
-  attention.declare_saved(rig.book, saved, kT);
-  attention.declare_scratch(rig.book, kT, num_threads(), true);
-  for (View* view : {&h_TD, &y_TD, &dy_TD, &dh_TD}) rig.declare(*view, {kT, dims.D});
-  if (dims.csa) rig.declare_index(selected_TA, {kT, dims.indexer.A});
-  rig.declare(loss_1, {1});
-  rig.grant(list);
+  AttentionRig rig(dims, kT, {kT}, {kT, kT, kT});
   Ctx ctx = rig.ctx();
-  rotary.prepare(ctx);
-  layout.upload(ctx.device, ctx.stream, batch(), make_layout(batch().cu_seqlens, kWindow, rates));
-  rig.randomize(h_TD, 1), rig.randomize(dy_TD, 1);
-
-  const auto now = attention.first(saved, layout);
+  rig.randomize(rig.h, 1), rig.randomize(rig.dy, 1);
+  const auto now = rig.begin(ctx, batch(), rig.whole_layout(batch()));
   ChoiceRule rule;
   const auto loss = [&] {
-    attention.forward(ctx, y_TD, h_TD, now, selected_TA, rule, use, layout, rotary);
-    return dot(y_TD, dy_TD);
+    rig.attention.forward(ctx, rig.y, rig.h, now, rig.selected, rule, use, rig.layout, rig.rotary);
+    return dot(rig.y, rig.dy);
   };
   loss();
   rule.read = true;  // a small step must not change the selection under our feet
-  attention.backward(ctx, dh_TD, dy_TD, h_TD, now, selected_TA, use, layout, rotary);
-  rig.expect_gradient("h", h_TD, dh_TD, loss);
+  rig.attention.backward(ctx, rig.dh, rig.dy, rig.h, now, rig.selected, use, rig.layout, rig.rotary);
+  rig.expect_gradient("h", rig.h, rig.dh, loss);
   ParameterList without_indexer;
-  for (Parameter* p : list)
+  for (Parameter* p : rig.list)
     if (p->name.find("indexer") == std::string::npos) without_indexer.push_back(p);
   check_parameters(rig, without_indexer, loss);
   if (!dims.csa) return;
-  check_indexer(rig, ctx, list, loss_1, [&](View loss) {
-    attention.backward_indexer(ctx, loss, h_TD, now, selected_TA, use, 1.5, layout, rotary);
+  check_indexer(rig, ctx, rig.list, rig.loss_1, [&](View loss) {
+    rig.attention.backward_indexer(ctx, loss, rig.h, now, rig.selected, use, 1.5, rig.layout, rig.rotary);
   });
 }
 
-AttentionDims dims_of(int64_t rate, bool csa) {
-  AttentionDims dims{.D = 10, .N = 4, .H = 12, .Q = 7, .G = 2, .O = 5};
-  dims.rate = rate, dims.csa = csa;
-  if (csa) dims.indexer = {10, 7, 3, 12, 2, rate, 1e-6};
-  return dims;
-}
-
-TEST(LayerGradient, SlidingAttention) { check_attention(dims_of(0, false)); }
-TEST(LayerGradient, CompressedSparseAttention) { check_attention(dims_of(4, true)); }
-TEST(LayerGradient, CompressedSparseAttentionOfAnotherRate) { check_attention(dims_of(3, true)); }
-TEST(LayerGradient, AttentionToEveryEntryAndItsIndexer) { check_attention(dims_of(4, true), EntryUse::kAll); }
-TEST(LayerGradient, HeavilyCompressedAttention) { check_attention(dims_of(5, false)); }
+TEST(LayerGradient, SlidingAttention) { check_attention(attention_dims(0, false)); }
+TEST(LayerGradient, CompressedSparseAttention) { check_attention(attention_dims(4, true)); }
+TEST(LayerGradient, CompressedSparseAttentionOfAnotherRate) { check_attention(attention_dims(3, true)); }
+TEST(LayerGradient, AttentionToEveryEntryAndItsIndexer) { check_attention(attention_dims(4, true), EntryUse::kAll); }
+TEST(LayerGradient, HeavilyCompressedAttention) { check_attention(attention_dims(5, false)); }
 
 // sum_e F_e P_e of page 6.3, written from its definition.
 double balance_sum(const MoeDims& dims, View z_TE, View expert_TK) {
@@ -284,18 +254,15 @@ TEST(LayerGradient, LmHeadWithKnownWeightsIsTheSame) {
     targets[t] = t % 4 == 3 ? -1 : batch().tokens[t];
     g[t] = targets[t] < 0 ? 0 : 0.1 + 0.01 * t;
   }
-  const auto values = [](const View& view) {
-    return std::vector<double>(view.data<double>(), view.data<double>() + view.size());
-  };
   head.logprobs(ctx, y_TD, targets, saved, logp, best);
   head.backward(ctx, dy_TD, y_TD, g, saved);
-  const auto gradient = values(list[0]->grad);
+  const auto gradient = to_vector(list[0]->grad);
   ctx.ops.fill(ctx.stream, list[0]->grad, 0);
   head.logprobs(ctx, y_TD, targets, saved, known_logp, best, {g, known_dy_TD});
   head.backward(ctx, known_dy_TD, y_TD, g, saved);  // adds nothing
   EXPECT_EQ(known_logp, logp);
-  EXPECT_EQ(values(known_dy_TD), values(dy_TD));
-  EXPECT_EQ(values(list[0]->grad), gradient);
+  EXPECT_EQ(to_vector(known_dy_TD), to_vector(dy_TD));
+  EXPECT_EQ(to_vector(list[0]->grad), gradient);
 }
 
 TEST(LayerGradient, RmsNorm) {

@@ -100,6 +100,16 @@ class LayoutResumeTest : public testing::RunTest {
     }
   }
 
+  // The setting of a model with a layer for each of four stages or chunks.
+  std::string four_layers() {
+    auto model = nlohmann::json::parse(read_file(at("experts.json")));
+    model["num_hidden_layers"] = 4;
+    model["layer_types"].push_back("compressed_sparse_attention");
+    model["mlp_layer_types"].push_back("moe");
+    write("four_layers.json", model.dump());
+    return set("model.config", "four_layers.json");
+  }
+
   std::string model_of(const std::string& dir) const { return read_file(dir_ / dir / "model/model.safetensors"); }
   static constexpr int64_t kAnyStep = std::numeric_limits<int64_t>::max();
 };
@@ -167,18 +177,37 @@ TEST_F(LayoutResumeTest, AnyLayoutReadsAndWritesModelsAsOneRankDoes) {
 
 // The first stage has layers behind those of the second one.
 TEST_F(LayoutResumeTest, AnInterleavedPipelineReadsAndWritesModelsAsOneRankDoes) {
-  auto model = nlohmann::json::parse(read_file(at("experts.json")));
-  model["num_hidden_layers"] = 4;
-  model["layer_types"].push_back("compressed_sparse_attention");
-  model["mlp_layer_types"].push_back("moe");
-  write("four_layers.json", model.dump());
-  const std::vector<std::string> more = {set("model.config", "four_layers.json")};
+  const std::vector<std::string> more = {four_layers()};
   const std::vector<std::string> interleaved = {more[0], "layout.schedule=interleaved", "layout.chunks=2"};
   const TrainSummary one = run("one", {1, 0}, more), many = run("many", {4, 3, 1, 2}, interleaved);
   EXPECT_EQ(many.chain, one.chain);
   EXPECT_TRUE(model_of("many") == model_of("one"));
   cut_back("many", 4);
   EXPECT_EQ(run("many", {2, 1}, more).chain, one.chain);
+}
+
+// Schedules differ in who has which layers, and in the order of a step.
+TEST_F(LayoutResumeTest, AStateOfOneScheduleGoesOnOnAnyOther) {
+  struct Part {
+    Ranks ranks;
+    std::string schedule;
+  };
+  const std::string model = four_layers();
+  const TrainSummary whole = run("whole", {1, 0}, {model});
+  const std::vector<std::vector<Part>> ways = {
+      {{{2, 0, 1, 2}, "1f1b"}, {{4, 2, 1, 2}, "zero-bubble"}, {{4, 3, 2, 2}, "interleaved"}},
+      {{{2, 0, 1, 2}, "interleaved"}, {{4, 0, 1, 4}, "zero-bubble"}, {{4, 1, 2, 2}, "1f1b"}}};
+  for (size_t way = 0; way < ways.size(); ++way) {
+    const std::string dir = "way" + std::to_string(way);
+    for (size_t i = 0; i < ways[way].size(); ++i) {
+      const auto& [ranks, schedule] = ways[way][i];
+      if (i > 0) cut_back(dir, 2 * static_cast<int64_t>(i));
+      const std::string chunks = schedule == "interleaved" ? "layout.chunks=2" : "layout.chunks=1";
+      const TrainSummary summary = run(dir, ranks, {model, "layout.schedule=" + schedule, chunks});
+      EXPECT_EQ(summary.chain, whole.chain) << dir << " " << schedule;
+      EXPECT_TRUE(model_of(dir) == model_of("whole")) << dir << " " << schedule;
+    }
+  }
 }
 
 // States and models of slices: what one layout has saved, another reads and exports as the first one does.

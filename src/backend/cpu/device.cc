@@ -70,12 +70,12 @@ void free_block(void* base, int64_t num_bytes) { ::munmap(base, static_cast<size
 
 void copy_to_device(Stream*, View to, const void* from) {
   CHECK(to.contiguous(), to.to_string());
-  std::memcpy(to.raw(), from, static_cast<size_t>(to.num_bytes()));
+  if (to.size() > 0) std::memcpy(to.raw(), from, static_cast<size_t>(to.num_bytes()));  // else there may be no memory
 }
 
 void copy_to_host(Stream*, void* to, View from) {
   CHECK(from.contiguous(), from.to_string());
-  std::memcpy(to, from.raw(), static_cast<size_t>(from.num_bytes()));
+  if (from.size() > 0) std::memcpy(to, from.raw(), static_cast<size_t>(from.num_bytes()));
 }
 
 Peak peak(DType act) {

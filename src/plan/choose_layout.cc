@@ -23,9 +23,11 @@ bool keeps_to(const LayoutRequest::Given& given, const parallel::Layout& layout)
          keeps(given.cp, layout.cp) && keeps(given.tp, layout.tp);
 }
 
-// Whether every rank can have a row of a micro-batch, and exact mode holds (docs/parallel.md).
+// Whether every rank can have a row of a micro-batch, there is somebody to share with (zero), and exact mode holds
+// (docs/parallel.md).
 bool is_sensible(const LayoutRequest& request, const parallel::Layout& layout) {
   if (layout.cp * layout.tp > request.run.options.max_tokens) return false;
+  if (layout.zero > 0 && !request.given.zero && layout.dp * layout.cp * layout.tp == 1) return false;
   const bool is_power = (layout.dp & (layout.dp - 1)) == 0;
   return !request.run.options.part.exact() || (layout.cp == 1 && layout.tp == 1 && is_power);
 }

@@ -50,11 +50,11 @@ void print_role(const plan::Role& role) {
     if (role.bytes[k] > 0)
       fmt::print("  {:<20} {:>12}\n", tensor_kind_name(static_cast<TensorKind>(k)), format_bytes(role.bytes[k]));
   fmt::print("  {:<20} {:>12}\n", "memory of a rank", format_bytes(role.total_bytes));
-  fmt::print("  a step of a rank: {} ops, {:.4g} FLOPs; messages:\n", role.num_ops, role.flops);
+  fmt::print("  a step of a rank: {} ops, {:.4g} FLOPs; it exchanges:\n", role.num_ops, role.flops);
   for (const plan::AxisTraffic& traffic : role.traffic)
     if (traffic.num_calls > 0)
-      fmt::print("  {:<7} {:>9} of {:>12}   {}\n", traffic.axis, traffic.num_calls, format_bytes(traffic.num_bytes),
-                 exchanged(traffic.axis));
+      fmt::print("  {:<7} {:>9} messages, {:>12}   {}\n", traffic.axis, traffic.num_calls,
+                 format_bytes(traffic.num_bytes), exchanged(traffic.axis));
 }
 
 // The ranks that need most and least memory.

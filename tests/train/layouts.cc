@@ -213,11 +213,10 @@ Difference difference(const Trained& a, const Trained& b) {
   Difference d;
   d.gradient = relative(a.gradients, b.gradients, "gradient", d.first_bit);
   for (size_t i = 0; i < b.losses.size(); ++i) {
-    const double moved = std::max({relative(a.losses[i], b.losses[i]), relative(a.mtp_losses[i], b.mtp_losses[i]),
-                                   relative(a.norms[i], b.norms[i])});
-    if (i == 0) d.first_step = moved;
-    d.loss_curve =
-        std::max({d.loss_curve, relative(a.losses[i], b.losses[i]), relative(a.mtp_losses[i], b.mtp_losses[i])});
+    const double loss = std::max(relative(a.losses[i], b.losses[i]), relative(a.mtp_losses[i], b.mtp_losses[i]));
+    const double moved = std::max(loss, relative(a.norms[i], b.norms[i]));
+    if (i == 0) d.first_loss = loss, d.first_step = moved;
+    d.loss_curve = std::max(d.loss_curve, loss);
     d.curve = std::max({d.curve, moved, relative(a.updates[i], b.updates[i])});
     if (!d.first_bit.empty()) continue;
     if (a.losses[i] != b.losses[i] || a.mtp_losses[i] != b.mtp_losses[i])

@@ -56,8 +56,8 @@ struct Difference {
   // Relative, of the loss, prediction loss or norm that differs most: of the first step, and of all steps, with
   // updates.
   double first_step = 0, curve = 0;
-  double loss_curve = 0;        // the same of the losses of all steps alone
-  double gradient = 0;          // relative, of all gradients as one vector
+  double first_loss = 0, loss_curve = 0;  // the same of losses alone
+  double gradient = 0;                    // relative, of all gradients as one vector
   double worst_gradient = 0;    // of the parameter that differs most, relative to its norm and no less than 1/1000
   std::string worst_parameter;  // of the largest; and its name
   double auxiliary = 0;         // relative, of the balance or indexer loss of the first step

@@ -5,17 +5,24 @@
 //                                   [--schedule 1f1b|interleaved|zero-bubble] [--chunks N] [--micro-batches N]
 //                                   [--steps N] [--precision bf16|fp32] [--tflops X] [--bandwidth X] [--link X]
 //                                   [--overlap]
+//   mpirun -n N build/bench/scaling --beside-one [the same]         and one rank alone, in turns
 //   mpirun -n N build/bench/scaling --all [--axis dp|ep|pp|cp|tp]   every layout of N ranks, or those along one axis
 //
 // Run it from the repository's root, without mpirun for one rank, and with TEMPER_NUM_THREADS=1 where ranks share a
 // machine. --micro-batches counts those of a step for each rank: weak scaling in work, while cp and tp cut every single
 // one. --one: one for all ranks, strong scaling. Reports the median of --steps steps after one that warms up: tokens/s
-// of all ranks, and for each group of the first rank how often, how much and how long. --all: one line for each layout,
-// then how far the formulas keep its order. The speeds that they take a rank for are those of [layout].
+// of all ranks, and for each group how often and how much (of the first rank), and how long all ranks waited in it on
+// average. --beside-one: after every step the first rank makes one with its micro-batches alone while the others sleep,
+// so that what the machine's speed does over minutes is in both; how near N such ranks the layout comes, by the medians
+// and by every pair. --all: one line for each layout, then how far the formulas keep its order. The speeds that they
+// take a rank for are those of [layout].
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <functional>
+#include <memory>
+#include <optional>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -33,7 +40,7 @@ struct Arguments {
   std::string name = "activated-30m", precision = "bf16", axis;
   parallel::Layout layout;
   int64_t micro_batches = 4, steps = 3;
-  bool all = false, one = false;
+  bool all = false, one = false, beside_one = false;
   double tflops = 0, bandwidth = 0, link = 0;
 };
 
@@ -50,10 +57,11 @@ struct GroupTraffic {
 
 struct Measured {
   parallel::Layout layout;
+  std::vector<double> all_seconds;  // of every step
   double seconds = 0;               // median
   double overlap_wait_seconds = 0;  // of a step, for what runs beside computation
   int64_t num_tokens = 0, planned_bytes = 0;
-  std::vector<GroupTraffic> groups;  // of the first rank
+  std::vector<GroupTraffic> groups;  // of the first rank; waiting: of all, on average
   plan::LayoutTime formula;
 };
 
@@ -76,50 +84,83 @@ struct Rig {
   }
 };
 
-Measured measure(const Rig& rig, const parallel::Layout& layout) {
-  const parallel::Ranks ranks = parallel::join_mesh(rig.world, layout);
-  model::ModelOptions options = rig.request.options;
-  ranks.place(rig.request.config, rig.request.num_micro_batches, options);
-  train::Session session(train::backend_for(options.precision), rig.request.config, options, train::StateMemory::kNone,
-                         &ranks);
-  session.model().initialize(session.ctx(), 1);
-  session.model().weights_updated(session.ctx());
-  const auto objective = objective::make_objective("pretrain", {});
-  optim::Adamw adamw({});
-  train::Step step({session.ctx(), session.model(), *objective, session.norm_meter(), adamw, 1.0});
-  const std::vector<layers::MicroBatch> batches(rig.request.num_micro_batches,
-                                                random_batch(rig.c, rig.request.config.vocab_size));
+double median(std::vector<double> x) {
+  std::nth_element(x.begin(), x.begin() + x.size() / 2, x.end());
+  return x[x.size() / 2];
+}
 
-  const auto groups = ranks.axes();
-  std::vector<comm::Traffic> before;
-  std::vector<double> seconds;
-  double waited = 0;
-  const int64_t num_steps = rig.arguments.steps;
-  for (int64_t i = 0; i <= num_steps; ++i) {
-    if (i == 1) {
-      for (const auto& [name, group] : groups) before.push_back(group->traffic());
-      waited = session.overlap_wait_seconds();
-    }
-    const double start = now_seconds();
-    step.compute(batches, 1e-4);
-    step.update();
-    if (i > 0) seconds.push_back(now_seconds() - start);
+// A model on a layout, ready to make steps; each on num_micro_batches equal ones.
+class Trainee {
+ public:
+  Trainee(const Rig& rig, comm::Comm& world, const parallel::Layout& layout, int64_t num_micro_batches)
+      : ranks_(parallel::join_mesh(world, layout)),
+        options_(placed(rig, num_micro_batches)),
+        session_(train::backend_for(options_.precision), rig.request.config, options_, train::StateMemory::kNone,
+                 &ranks_),
+        objective_(objective::make_objective("pretrain", {})),
+        adamw_({}),
+        step_({session_.ctx(), session_.model(), *objective_, session_.norm_meter(), adamw_, 1.0}),
+        batches_(num_micro_batches, random_batch(rig.c, rig.request.config.vocab_size)) {
+    session_.model().initialize(session_.ctx(), 1);
+    session_.model().weights_updated(session_.ctx());
   }
-  std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
+
+  // Seconds.
+  double step() {
+    const double start = now_seconds();
+    step_.compute(batches_, 1e-4);
+    step_.update();
+    return now_seconds() - start;
+  }
+
+  const parallel::Ranks& ranks() const { return ranks_; }
+  const train::Session& session() const { return session_; }
+
+ private:
+  model::ModelOptions placed(const Rig& rig, int64_t num_micro_batches) const {
+    model::ModelOptions options = rig.request.options;
+    ranks_.place(rig.request.config, num_micro_batches, options);
+    return options;
+  }
+
+  const parallel::Ranks ranks_;
+  const model::ModelOptions options_;
+  train::Session session_;
+  const std::unique_ptr<objective::Objective> objective_;
+  optim::Adamw adamw_;
+  train::Step step_;
+  const std::vector<layers::MicroBatch> batches_;
+};
+
+// after_step is called after every step that counts.
+Measured measure(
+    const Rig& rig, const parallel::Layout& layout, const std::function<void()>& after_step = [] {}) {
+  Trainee trainee(rig, rig.world, layout, rig.request.num_micro_batches);
+  trainee.step();
+  const auto groups = trainee.ranks().axes();
+  std::vector<comm::Traffic> before;
+  for (const auto& [name, group] : groups) before.push_back(group->traffic());
+  const double waited = trainee.session().overlap_wait_seconds();
+
   Measured out;
-  out.layout = layout, out.seconds = seconds[seconds.size() / 2];
+  for (int64_t i = 0; i < rig.arguments.steps; ++i) {
+    out.all_seconds.push_back(trainee.step());
+    after_step();
+  }
+  const auto num_steps = static_cast<double>(rig.arguments.steps);
+  out.layout = layout, out.seconds = median(out.all_seconds);
   out.num_tokens = rig.request.num_micro_batches * rig.c.num_tokens;
-  out.planned_bytes = session.book().total_bytes();
+  out.planned_bytes = trainee.session().book().total_bytes();
   out.formula = plan::LayoutTimes(rig.request, rig.speed).of(layout);
-  out.overlap_wait_seconds = (session.overlap_wait_seconds() - waited) / static_cast<double>(num_steps);
+  out.overlap_wait_seconds = (trainee.session().overlap_wait_seconds() - waited) / num_steps;
   for (size_t i = 0; i < groups.size(); ++i) {
     const comm::Traffic now = groups[i].second->traffic();
-    const auto per_step = [&](auto end, auto begin) {
-      return static_cast<double>(end - begin) / static_cast<double>(num_steps);
-    };
+    const auto per_step = [&](auto end, auto begin) { return static_cast<double>(end - begin) / num_steps; };
+    auto wait_seconds = static_cast<float>(per_step(now.wait_seconds, before[i].wait_seconds));
+    rig.world.all_reduce(nullptr, View(&wait_seconds, DType::kF32, {1}), comm::Reduce::kSum, {"waiting"});
     out.groups.push_back({groups[i].first, per_step(now.num_calls, before[i].num_calls),
                           per_step(now.num_bytes, before[i].num_bytes),
-                          per_step(now.wait_seconds, before[i].wait_seconds)});
+                          static_cast<double>(wait_seconds) / static_cast<double>(rig.world.size())});
   }
   return out;
 }
@@ -203,9 +244,37 @@ void measure_all(const Rig& rig) {
              best->layout.to_string());
 }
 
+// Weak scaling: as many micro-batches for one rank alone as for each of many, step by step in turns.
+void measure_beside_one(const Rig& rig, const parallel::Layout& layout) {
+  const bool is_first = rig.world.rank() == 0;
+  const auto self = comm::self_comm();
+  std::optional<Trainee> alone;
+  if (is_first) {
+    parallel::Layout one;
+    one.dp = 1;
+    alone.emplace(rig, *self, one, rig.arguments.micro_batches);
+    alone->step();
+  }
+  std::vector<double> alone_seconds;
+  const Measured m = measure(rig, layout, [&] {
+    if (is_first) alone_seconds.push_back(alone->step());
+    rig.world.barrier(nullptr, {"one rank alone"});
+  });
+  if (!is_first) return;
+  print(rig, m);
+  // The same work for every rank: what a step takes alone, by what it takes among others.
+  std::string pairs;
+  for (size_t i = 0; i < alone_seconds.size(); ++i)
+    pairs += fmt::format(" {:.1f}", 100 * alone_seconds[i] / m.all_seconds[i]);
+  fmt::print("  one rank alone {:.1f} ms a step: {:.1f} % of its speed for each rank; pair by pair{}\n",
+             1e3 * median(alone_seconds), 100 * median(alone_seconds) / m.seconds, pairs);
+}
+
 void run(comm::Comm& world, const Arguments& arguments) {
   const Rig rig(world, arguments);
   if (arguments.all) return measure_all(rig);
+  if (arguments.beside_one)
+    return measure_beside_one(rig, parallel::resolve(arguments.layout, world.size(), rig.request.config));
   const Measured m = measure(rig, parallel::resolve(arguments.layout, world.size(), rig.request.config));
   if (world.rank() == 0) print(rig, m);
 }
@@ -220,8 +289,9 @@ int main(int argc, char** argv) {
   CLI::App app("training steps on several ranks");
   app.add_option("--case", arguments.name);
   app.add_option("--precision", arguments.precision)->check(CLI::IsMember({"fp32", "bf16"}));
-  app.add_flag("--all", arguments.all);
-  app.add_flag("--one", arguments.one);
+  auto* all = app.add_flag("--all", arguments.all);
+  auto* one = app.add_flag("--one", arguments.one);
+  app.add_flag("--beside-one", arguments.beside_one)->excludes(one, all);
   app.add_option("--axis", arguments.axis)->check(CLI::IsMember({"dp", "ep", "pp", "cp", "tp"}))->needs("--all");
   app.add_option("--dp", arguments.layout.dp);
   app.add_option("--ep", arguments.layout.ep);

@@ -148,10 +148,14 @@ LayoutRequest layout_request(const train::RunConfig& config, int64_t num_ranks, 
   };
   LayoutRequest request;
   request.run = dry_run_request(config);
-  request.given = {given("layout.dp", l.dp),        given("layout.ep", l.ep), given("layout.pp", l.pp),
-                   given("layout.cp", l.cp),        given("layout.tp", l.tp), given("layout.zero", l.zero),
-                   given("layout.chunks", l.chunks)};
-  if (given("layout.schedule", 0)) request.given.schedule = parallel::schedule_of(l.schedule);
+  request.given = {given("layout.dp", l.dp),
+                   given("layout.ep", l.ep),
+                   given("layout.pp", l.pp),
+                   given("layout.cp", l.cp),
+                   given("layout.tp", l.tp),
+                   given("layout.zero", l.zero),
+                   given("layout.chunks", l.chunks),
+                   given("layout.schedule", 0) ? std::optional(parallel::schedule_of(l.schedule)) : std::nullopt};
   request.overlap = l.overlap, request.num_ranks = num_ranks;
   request.memory_bytes = l.memory > 0 ? static_cast<int64_t>(l.memory * 1073741824.0) : memory_bytes;
   request.speed = {l.tflops * 1e12, l.bandwidth * 1e9, l.link * 1e9};

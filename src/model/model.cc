@@ -76,7 +76,7 @@ Model::Impl::Impl(const Config& c, const ModelOptions& options)
            c.num_nextn_predict_layers);
     }
     with_mtp = true;
-    if (has_last()) mtp = std::make_unique<Mtp>(c, dtypes, options.part);
+    mtp = std::make_unique<Mtp>(c, dtypes, options.part);
   }
   counted_rows_L.assign(num_blocks(), 0);
 }
@@ -134,6 +134,7 @@ Model::Model(Config config, ModelOptions options) : config_(std::move(config)), 
 // embedding, too.
 void Model::drop_other_stages() {
   Impl& m = *impl_;
+  if (!m.has_last()) m.mtp.reset();
   parameters_.clear();
   if (m.has_first() || m.mtp) m.embedding.collect(parameters_);
   for (auto& block : m.blocks) block->collect(parameters_, block->here());

@@ -33,7 +33,7 @@ struct Model::Impl {
   layers::RmsNorm norm;
   layers::LmHead lm_head;
   layers::RotaryTable main_rotary, compress_rotary;
-  std::unique_ptr<Mtp> mtp;                  // where the model has it
+  std::unique_ptr<Mtp> mtp;                  // of the last part, where the model has it
   std::vector<layers::ParameterList> units;  // see parameter_units()
   WeightKeeper* keeper = nullptr;
   int64_t lowest_trained = 0;       // block: below it nothing is trained but indexers; -1: the embedding is

@@ -53,6 +53,11 @@ TrainedCase with_prediction_block(TrainedCase c) {
   return c;
 }
 
+TrainedCase frozen(const char* pattern, TrainedCase c) {
+  c.options.frozen = {pattern};
+  return c;
+}
+
 TrainedCase with_balance_loss(TrainedCase c) {
   c.auxiliary.balance = 0.5;
   return c;
@@ -144,6 +149,11 @@ std::vector<Bug> bugs() {
       // copies drift apart; Megatron-LM #844: its gradients are added after each stage has shared them out in its way.
       {"EmbeddingOfThePredictionBlockDriftsAway", {.dp = 1, .pp = 3, .zero = 0}, with_prediction_block(uneven(4))},
       {"EmbeddingGradientsAddedAfterSharding", {.dp = 2, .pp = 2, .zero = 1}, with_prediction_block(uneven(4))},
+
+      // Ours: a stage knew nothing of the block of another one, and refused the pattern as one that names nothing.
+      {"FrozenPredictionBlockOfAnotherStage",
+       {.dp = 1, .pp = 2, .zero = 1},
+       frozen("mtp.*", with_prediction_block(uneven(2)))},
 
       // Losses beside the main one, counted by micro-batch or rank (Megatron-LM #5798, #7213, #7452).
       {"BalanceLossCountedByMicroBatch", {.dp = 2, .zero = 1}, with_balance_loss(uneven(6))},

@@ -109,7 +109,7 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
   session.model().initialize(ctx, kSeed);
   if (c.has_expert_rounds) choose_the_last_experts(ctx, session.model());
   const auto objective = objective::make_objective("sft", c.objective);
-  optim::Adamw adamw({});
+  optim::Adamw adamw(c.adamw);
   Step step({ctx, session.model(), *objective, session.norm_meter(), adamw, c.max_grad_norm, c.auxiliary,
              &session.update_meter()});
 
@@ -130,10 +130,12 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
         if (gradients && local.is_counted) put(*gradients, ctx, *local.parameter, local.parameter->owned_grad());
     if (i == 0)
       for (const model::MoeStatistics& layer : result.moe_L) out.loads.push_back(layer.load_E);
-    result = step.update();
+    const bool is_skipped = static_cast<int64_t>(i) == c.skipped_step;
+    if (!is_skipped) result = step.update();
     out.losses.push_back(result.loss), out.mtp_losses.push_back(result.mtp_loss);
-    out.norms.push_back(result.norms.global), out.updates.push_back(result.update->global.update);
-    out.weight_norms.push_back(result.update->global.weight);
+    out.norms.push_back(result.norms.global);
+    out.updates.push_back(is_skipped ? 0 : result.update->global.update);
+    out.weight_norms.push_back(is_skipped ? 0 : result.update->global.weight);
     out.balance_losses.push_back(result.balance_loss), out.indexer_losses.push_back(result.indexer_loss);
     if (!placement) continue;
     placement->count(result.moe_L);
@@ -164,7 +166,7 @@ double relative(const std::map<std::string, std::vector<double>>& a,
       if (first_bit.empty() && actual[i] != expected[i]) first_bit = fmt::format("{} of {} [{}]", what, name, i);
     }
   }
-  return std::sqrt(difference / square);
+  return difference == 0 ? 0 : std::sqrt(difference / square);
 }
 
 double norm(const std::vector<double>& values) {

@@ -23,7 +23,9 @@ struct TrainedCase {
   objective::ObjectiveOptions objective;
   AuxiliaryWeights auxiliary;
   double max_grad_norm = 1;
-  bool rebalances = false;  // experts are dealt anew after every step, by the loads of that step
+  optim::AdamwOptions adamw;
+  int64_t skipped_step = -1;  // whose gradients are computed, and then given up
+  bool rebalances = false;    // experts are dealt anew after every step, by the loads of that step
   bool exact = false;
   // All tokens choose experts of one rank, which takes as few rows at once as can be: the rest comes in further rounds.
   bool has_expert_rounds = false;
@@ -35,7 +37,7 @@ TrainedCase layout_case(size_t micro_batches_per_step, int num_steps = 3);
 
 struct Trained {
   std::vector<double> losses, mtp_losses;                     // of each step
-  std::vector<double> norms, updates, weight_norms;           // the same: of gradients, updates and weights
+  std::vector<double> norms, updates, weight_norms;           // the same: of gradients, updates and weights; 0: skipped
   std::vector<double> balance_losses, indexer_losses;         // the same
   std::vector<std::vector<int32_t>> loads;                    // of experts in the first step, by layer
   std::map<std::string, std::vector<double>> biases;          // of routers, after the last step

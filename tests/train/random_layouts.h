@@ -11,9 +11,10 @@ struct RandomCase {
   std::string description;  // for who has to repeat it
 };
 
-// Case number `number` of a world of that many ranks: a valid layout; micro-batches of unequal lengths and packings,
-// fewer or more than ranks, some without a trained token; losses and recompute policies in all combinations; a budget
-// of expert rows that needs several rounds.
+// Case number `number` of a world of that many ranks: a valid layout; layers of all kinds in other orders;
+// micro-batches of unequal lengths, packings and loss masks, fewer or more than ranks, some without a trained token;
+// losses, recompute policies, frozen parameters and clipping in all combinations; a budget of expert rows that needs
+// several rounds; experts dealt anew and a step given up between two.
 RandomCase random_case(uint64_t number, int64_t world_size);
 
 // Trains it in the world and on the first rank alone, which returns what is wrong, or nothing.

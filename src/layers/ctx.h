@@ -8,6 +8,7 @@
 
 #include "backend/ops.h"
 #include "comm/comm.h"
+#include "comm/comm_queue.h"
 
 namespace temper::layers {
 
@@ -33,6 +34,7 @@ struct Groups {
   comm::Comm* cp = nullptr;    // documents are cut over it
   comm::Comm* tp = nullptr;    // heads, output groups and the vocabulary are cut over it
   comm::Comm* data = nullptr;  // dp, cp and tp together: the ranks that share out a step's rows
+  comm::Comm* ep_beside = nullptr;  // with Ctx::beside: ep again, for rows that travel there
 };
 
 struct Ctx;
@@ -48,6 +50,8 @@ struct Ctx {
   // The block that runs, for whoever watches the ops: its number, the prediction block's being the last; -1 outside.
   int64_t layer = -1;
   Groups groups = {};
+  // Where collectives run beside computation; null: nowhere, they run on `stream`.
+  comm::CommQueue* beside = nullptr;
   // Where weight_work() leaves its work; null: it is done at once.
   WeightWork* later = nullptr;
 };

@@ -27,7 +27,24 @@ View upload(Ctx& ctx, View to, const std::vector<int32_t>& values) {
   return view;
 }
 
+// Returns when it is done, where it runs beside computation.
+backend::Event* exchange(Ctx& ctx, View to, const std::vector<int64_t>& recv_rows, View from,
+                         const std::vector<int64_t>& send_rows, const char* what) {
+  const comm::Call call{what, ctx.layer};
+  if (!ctx.beside) return ctx.groups.ep->all_to_all_v(ctx.stream, to, recv_rows, from, send_rows, call), nullptr;
+  backend::Stream* stream = ctx.beside->after(ctx.device, ctx.stream);
+  ctx.groups.ep_beside->all_to_all_v(stream, to, recv_rows, from, send_rows, call);
+  return ctx.beside->mark();
+}
+
+void await(Ctx& ctx, const Dispatch::Transfer& transfer) {
+  if (transfer.mark) ctx.beside->wait(ctx.device, ctx.stream, transfer.mark);
+}
+
 int64_t sum(const std::vector<int64_t>& values) { return std::accumulate(values.begin(), values.end(), int64_t{0}); }
+
+// A round that has all of this rank's rows brings them back to where they belong.
+bool is_whole(const ExpertRows& rows) { return sum(rows.exchange->send_rows_S) == rows.token_P.dim(0); }
 
 }  // namespace
 
@@ -135,48 +152,63 @@ ExpertRows Dispatch::begin_round(Ctx& ctx, const Saved& saved, const Rounds& rou
   return rows;
 }
 
-void Dispatch::send(Ctx& ctx, View to_RX, View from_TX, View index_P, const Lane& lane, const ExpertRows& rows,
-                    const char* what) const {
-  if (rows.exchange == nullptr) return ctx.ops.gather_rows(ctx.stream, to_RX, from_TX, index_P);
+Dispatch::Transfer Dispatch::send(Ctx& ctx, View from_TX, View index_P, const Lane& lane, const ExpertRows& rows,
+                                  const char* what) const {
+  if (rows.exchange == nullptr) return {&lane, from_TX, index_P, nullptr};
   const DispatchRound& round = *rows.exchange;
   for_each_run(round, [&](int64_t begin, int64_t end, int64_t at) {
     ctx.ops.gather_rows(ctx.stream, lane.send_PX.rows(at, at + end - begin), from_TX, index_P.rows(begin, end));
   });
-  const View recv_NX = lane.recv_NX.first(round.num_received());
-  ctx.groups.ep->all_to_all_v(ctx.stream, recv_NX, round.recv_rows_S, lane.send_PX.first(sum(round.send_rows_S)),
-                              round.send_rows_S, {what, ctx.layer});
+  return {&lane, from_TX, index_P,
+          exchange(ctx, lane.recv_NX.first(round.num_received()), round.recv_rows_S,
+                   lane.send_PX.first(sum(round.send_rows_S)), round.send_rows_S, what)};
+}
+
+void Dispatch::arrive(Ctx& ctx, View to_RX, const Transfer& transfer, const ExpertRows& rows) const {
+  if (rows.exchange == nullptr) return ctx.ops.gather_rows(ctx.stream, to_RX, transfer.from, transfer.index_P);
+  await(ctx, transfer);
+  const View recv_NX = transfer.lane->recv_NX.first(rows.exchange->num_received());
   ctx.ops.gather_rows(ctx.stream, to_RX, recv_NX, scratch_.from_R.first(rows.count));
 }
 
-View Dispatch::send_back(Ctx& ctx, View from_RX, const Lane& lane, const ExpertRows& rows, const char* what) const {
-  if (rows.exchange == nullptr) return from_RX;
+Dispatch::Transfer Dispatch::send_back(Ctx& ctx, View from_RX, const Lane& lane, const ExpertRows& rows,
+                                       const char* what) const {
+  if (rows.exchange == nullptr) return {&lane, from_RX, {}, nullptr};
   const DispatchRound& round = *rows.exchange;
   const View recv_NX = lane.recv_NX.first(round.num_received());
   ctx.ops.gather_rows(ctx.stream, recv_NX, from_RX, scratch_.row_N.first(round.num_received()));
-  // A round that has all of this rank's rows brings them to where they belong.
-  const int64_t num_sent = sum(round.send_rows_S);
-  const bool is_all = num_sent == rows.token_P.dim(0);
-  const View back_PX = (is_all ? lane.returned_PX : lane.send_PX).first(num_sent);
-  ctx.groups.ep->all_to_all_v(ctx.stream, back_PX, round.send_rows_S, recv_NX, round.recv_rows_S, {what, ctx.layer});
-  for_each_run(round, [&](int64_t begin, int64_t end, int64_t at) {
-    if (!is_all) ctx.ops.copy(ctx.stream, lane.returned_PX.rows(begin, end), back_PX.rows(at, at + end - begin));
-  });
+  const View back_PX = (is_whole(rows) ? lane.returned_PX : lane.send_PX).first(sum(round.send_rows_S));
+  return {&lane, from_RX, {}, exchange(ctx, back_PX, round.send_rows_S, recv_NX, round.recv_rows_S, what)};
+}
+
+View Dispatch::arrive_back(Ctx& ctx, const Transfer& transfer, const ExpertRows& rows) const {
+  if (rows.exchange == nullptr) return transfer.from;
+  await(ctx, transfer);
+  const Lane& lane = *transfer.lane;
+  if (!is_whole(rows)) {
+    for_each_run(*rows.exchange, [&](int64_t begin, int64_t end, int64_t at) {
+      ctx.ops.copy(ctx.stream, lane.returned_PX.rows(begin, end), lane.send_PX.rows(at, at + end - begin));
+    });
+  }
   return lane.returned_PX.first(rows.token_P.dim(0));
 }
 
-void Dispatch::hidden_to_experts(Ctx& ctx, View to_RD, View from_TD, const ExpertRows& rows, const char* what) const {
-  send(ctx, to_RD, from_TD, rows.token_P, scratch_.hidden, rows, what);
+Dispatch::Transfer Dispatch::hidden_to_experts(Ctx& ctx, View from_TD, const ExpertRows& rows, const char* what) const {
+  return send(ctx, from_TD, rows.token_P, scratch_.hidden, rows, what);
 }
 
-void Dispatch::weights_to_experts(Ctx& ctx, View to_R1, View from_TK, const ExpertRows& rows, const char* what) const {
-  send(ctx, to_R1, from_TK.reshape({from_TK.size(), 1}), rows.slot_P, scratch_.weights, rows, what);
+Dispatch::Transfer Dispatch::weights_to_experts(Ctx& ctx, View from_TK, const ExpertRows& rows,
+                                                const char* what) const {
+  return send(ctx, from_TK.reshape({from_TK.size(), 1}), rows.slot_P, scratch_.weights, rows, what);
 }
 
-View Dispatch::hidden_from_experts(Ctx& ctx, View from_RD, const ExpertRows& rows, const char* what) const {
+Dispatch::Transfer Dispatch::hidden_from_experts(Ctx& ctx, View from_RD, const ExpertRows& rows,
+                                                 const char* what) const {
   return send_back(ctx, from_RD, scratch_.hidden, rows, what);
 }
 
-View Dispatch::weights_from_experts(Ctx& ctx, View from_R1, const ExpertRows& rows, const char* what) const {
+Dispatch::Transfer Dispatch::weights_from_experts(Ctx& ctx, View from_R1, const ExpertRows& rows,
+                                                  const char* what) const {
   return send_back(ctx, from_R1, scratch_.weights, rows, what);
 }
 

@@ -9,7 +9,8 @@
 // Several ranks: the pairs P are sorted by expert, and so by owner. All ranks learn all counts (all_gather). In each
 // round (dispatch_rounds.h) rows are gathered into a send buffer, exchanged (all_to_all_v), and gathered to their
 // experts; results go the same way back, into one place for all rounds, so that a token's sum over its K slots has the
-// order that it has on one rank. The host must know the counts: one small copy per pass.
+// order that it has on one rank. The host must know the counts: one small copy per pass. Every way has a beginning and
+// an end; what is done in between runs while the rows travel, where there is a stream for that (Ctx::beside).
 #pragma once
 
 #include <span>
@@ -36,6 +37,11 @@ struct ExpertRows {
 };
 
 class Dispatch {
+  // Buffers among several ranks: of this rank's pairs by expert, and of the experts' rows in the order of their coming.
+  struct Lane {
+    View send_PX, returned_PX, recv_NX;
+  };
+
  public:
   // i32. Rows P of the plan: on one rank the experts' rows, with padding; among several this rank's pairs, without.
   struct Saved {
@@ -67,22 +73,26 @@ class Dispatch {
   // Makes the way of round i ready, until the next call. rounds must stay.
   ExpertRows begin_round(Ctx& ctx, const Saved& saved, const Rounds& rounds, int64_t i) const;
 
+  // Rows on their way in one direction. To be ended once, before others of hidden, or of weights, begin theirs.
+  struct Transfer {
+    const Lane* lane = nullptr;
+    View from, index_P;              // from: what is sent; index_P, to experts: which of its rows
+    backend::Event* mark = nullptr;  // beside computation: when they have come
+  };
   // Rows of hidden (act) of the tokens, and numbers (acc) of the slots, to the experts. what names the exchange.
-  void hidden_to_experts(Ctx& ctx, View to_RD, View from_TD, const ExpertRows& rows, const char* what) const;
-  void weights_to_experts(Ctx& ctx, View to_R1, View from_TK, const ExpertRows& rows, const char* what) const;
-  // The way back. After the last round the result holds the row of every pair, at row slot_row_TK[t, k].
-  View hidden_from_experts(Ctx& ctx, View from_RD, const ExpertRows& rows, const char* what) const;
-  View weights_from_experts(Ctx& ctx, View from_R1, const ExpertRows& rows, const char* what) const;
+  Transfer hidden_to_experts(Ctx& ctx, View from_TD, const ExpertRows& rows, const char* what) const;
+  Transfer weights_to_experts(Ctx& ctx, View from_TK, const ExpertRows& rows, const char* what) const;
+  void arrive(Ctx& ctx, View to_RX, const Transfer& transfer, const ExpertRows& rows) const;
+  // The way back. from may be written over when it has been ended. After the last round the result of that holds the
+  // row of every pair, at row slot_row_TK[t, k].
+  Transfer hidden_from_experts(Ctx& ctx, View from_RD, const ExpertRows& rows, const char* what) const;
+  Transfer weights_from_experts(Ctx& ctx, View from_R1, const ExpertRows& rows, const char* what) const;
+  View arrive_back(Ctx& ctx, const Transfer& transfer, const ExpertRows& rows) const;
 
  private:
-  // Buffers among several ranks: of this rank's pairs by expert, and of the experts' rows in the order of their coming.
-  struct Lane {
-    View send_PX, returned_PX, recv_NX;
-  };
   int64_t num_local_experts() const { return dims_.E / dims_.part.size; }
-  void send(Ctx& ctx, View to_RX, View from_TX, View index_P, const Lane& lane, const ExpertRows& rows,
-            const char* what) const;
-  View send_back(Ctx& ctx, View from_RX, const Lane& lane, const ExpertRows& rows, const char* what) const;
+  Transfer send(Ctx& ctx, View from_TX, View index_P, const Lane& lane, const ExpertRows& rows, const char* what) const;
+  Transfer send_back(Ctx& ctx, View from_RX, const Lane& lane, const ExpertRows& rows, const char* what) const;
 
   DispatchDims dims_;
   Dtypes dtypes_;

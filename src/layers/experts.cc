@@ -73,10 +73,14 @@ void Experts::add_products(Ctx& ctx, const Parameter& p, View stack_SNK, View dy
   }
 }
 
-void Experts::backward_weights(Ctx& ctx, View dy_RD, View x_RD, const ExpertRows& rows) const {
-  const View a_RF = scratch_.a_RF.first(rows.count), dgu_RG = scratch_.dgu_RG.first(rows.count);
-  if (down_.grad.defined()) add_products(ctx, down_, scratch_.down_stack_SDF, dy_RD, a_RF, rows);
-  if (gate_up_.grad.defined()) add_products(ctx, gate_up_, scratch_.gate_up_stack_SND, dgu_RG, x_RD, rows);
+void Experts::backward_down_weight(Ctx& ctx, View dy_RD, const ExpertRows& rows) const {
+  if (down_.grad.defined())
+    add_products(ctx, down_, scratch_.down_stack_SDF, dy_RD, scratch_.a_RF.first(rows.count), rows);
+}
+
+void Experts::backward_gate_up_weight(Ctx& ctx, View x_RD, const ExpertRows& rows) const {
+  if (gate_up_.grad.defined())
+    add_products(ctx, gate_up_, scratch_.gate_up_stack_SND, scratch_.dgu_RG.first(rows.count), x_RD, rows);
 }
 
 void Experts::backward_input(Ctx& ctx, View dx_RD, const ExpertRows& rows) const {

@@ -29,12 +29,13 @@ class Experts {
   // y from gu.
   void down(Ctx& ctx, View y_RD, View gu_RG, View weight_R1, const ExpertRows& rows) const;
 
-  // In this order. Gradients of the router weights, and inside those of gu.
+  // This one first: gradients of the router weights, and inside those of gu, which the others read.
   void backward_down(Ctx& ctx, View dweight_R1, View dy_RD, View gu_RG, View weight_R1, const ExpertRows& rows) const;
-  bool needs_input() const { return gate_up_.grad.defined(); }
-  // Parameters' gradients accumulate. x_RD: undefined where it is not needed.
-  void backward_weights(Ctx& ctx, View dy_RD, View x_RD, const ExpertRows& rows) const;
+  // The parameters' gradients accumulate; where one is frozen nothing is done.
+  void backward_down_weight(Ctx& ctx, View dy_RD, const ExpertRows& rows) const;
   void backward_input(Ctx& ctx, View dx_RD, const ExpertRows& rows) const;
+  bool trains_gate_up() const { return gate_up_.grad.defined(); }
+  void backward_gate_up_weight(Ctx& ctx, View x_RD, const ExpertRows& rows) const;
 
  private:
   void add_products(Ctx& ctx, const Parameter& p, View stack_SNK, View dy_RN, View x_RK, const ExpertRows& rows) const;

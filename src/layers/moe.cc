@@ -109,24 +109,36 @@ void Moe::route(Ctx& ctx, View h_TD, View token_T, const Saved& saved, View expe
   dispatch_.plan(ctx, saved.plan, expert_TK);
 }
 
-// Input and router weights of the round's rows come to the experts, and become gu.
-void Moe::receive(Ctx& ctx, const RoundViews& v, View h_TD, const Saved& saved, const ExpertRows& rows) const {
-  dispatch_.weights_to_experts(ctx, v.weight_R1, saved.weight_TK, rows, "dispatch of weights");
-  dispatch_.hidden_to_experts(ctx, v.x_RD, h_TD, rows, "dispatch");
+// Input and router weights of the round's rows come to the experts, and become gu. meanwhile() is work for the time of
+// their way.
+template <class Work>
+void Moe::receive(Ctx& ctx, const RoundViews& v, View h_TD, const Saved& saved, const ExpertRows& rows,
+                  const Work& meanwhile) const {
+  const auto weights = dispatch_.weights_to_experts(ctx, saved.weight_TK, rows, "dispatch of weights");
+  const auto hidden = dispatch_.hidden_to_experts(ctx, h_TD, rows, "dispatch");
+  meanwhile();
+  dispatch_.arrive(ctx, v.weight_R1, weights, rows);
+  dispatch_.arrive(ctx, v.x_RD, hidden, rows);
   experts_.gate_up(ctx, v.gu_RG, v.x_RD, rows);
+}
+
+// The shared expert in two parts, each for the time of one way of the others' rows.
+void Moe::shared_gate_up(Ctx& ctx, View h_TD, const Saved& saved) const {
+  const int64_t F = dims_.F;
+  shared_gate_.forward(ctx, saved.shared_gu_TG.slice(1, 0, F), h_TD);
+  shared_up_.forward(ctx, saved.shared_gu_TG.slice(1, F, 2 * F), h_TD);
+}
+
+void Moe::shared_down(Ctx& ctx, View y_TD, const Saved& saved) const {
+  const View a_TF = scratch_.shared_a_TF.first(y_TD.dim(0));
+  ctx.ops.swiglu_forward(ctx.stream, a_TF, saved.shared_gu_TG, View{}, dims_.swiglu_limit);
+  shared_down_.forward(ctx, y_TD, a_TF);
 }
 
 void Moe::forward(Ctx& ctx, View y_TD, View h_TD, View token_T, const Saved& saved, View expert_TK,
                   const ChoiceRule& rule) const {
-  const int64_t T = h_TD.dim(0), F = dims_.F;
-  const View shared_a_TF = scratch_.shared_a_TF.first(T), shared_y_TD = scratch_.shared_y_TD.first(T);
-
+  const View shared_y_TD = scratch_.shared_y_TD.first(h_TD.dim(0));
   route(ctx, h_TD, token_T, saved, expert_TK, rule);
-
-  shared_gate_.forward(ctx, saved.shared_gu_TG.slice(1, 0, F), h_TD);
-  shared_up_.forward(ctx, saved.shared_gu_TG.slice(1, F, 2 * F), h_TD);
-  ctx.ops.swiglu_forward(ctx.stream, shared_a_TF, saved.shared_gu_TG, View{}, dims_.swiglu_limit);
-  shared_down_.forward(ctx, shared_y_TD, shared_a_TF);
 
   // The first round comes last: it is the one whose tensors are kept.
   const auto rounds = dispatch_.rounds(ctx, saved.plan);
@@ -135,10 +147,14 @@ void Moe::forward(Ctx& ctx, View y_TD, View h_TD, View token_T, const Saved& sav
   for (int64_t i = Dispatch::num_rounds(rounds) - 1; i >= 0; --i) {
     const ExpertRows rows = dispatch_.begin_round(ctx, saved.plan, rounds, i);
     const RoundViews v = views(saved, rows);
-    receive(ctx, v, h_TD, saved, rows);
+    receive(ctx, v, h_TD, saved, rows, [&] {
+      if (i == 0) shared_gate_up(ctx, h_TD, saved);
+    });
     if (i > 0) ctx.ops.swiglu_clamp_counts(ctx.stream, saved.clamped_3, v.gu_RG, View{}, dims_.swiglu_limit);
     experts_.down(ctx, v.y_RD, v.gu_RG, v.weight_R1, rows);
-    returned_PD = dispatch_.hidden_from_experts(ctx, v.y_RD, rows, "combine");
+    const auto back = dispatch_.hidden_from_experts(ctx, v.y_RD, rows, "combine");
+    if (i == 0) shared_down(ctx, shared_y_TD, saved);
+    returned_PD = dispatch_.arrive_back(ctx, back, rows);
   }
   ctx.ops.combine(ctx.stream, y_TD, returned_PD, saved.plan.slot_row_TK, shared_y_TD);
 }
@@ -157,42 +173,56 @@ void Moe::backward_shared(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Sav
   shared_up_.backward_input(ctx, dh_TD, dup_TF, 1);
 }
 
-// Gradients of a round's rows, to the gradient of gu.
-void Moe::backward_down(Ctx& ctx, const RoundViews& v, View dy_TD, const ExpertRows& rows) const {
-  dispatch_.hidden_to_experts(ctx, v.y_RD, dy_TD, rows, "dispatch of gradients");
+// Gradients of a round's rows come to the experts, and become that of gu.
+template <class Work>
+void Moe::backward_down(Ctx& ctx, const RoundViews& v, View dy_TD, const ExpertRows& rows,
+                        const Work& meanwhile) const {
+  const auto way = dispatch_.hidden_to_experts(ctx, dy_TD, rows, "dispatch of gradients");
+  meanwhile();
+  dispatch_.arrive(ctx, v.y_RD, way, rows);
   experts_.backward_down(ctx, scratch_.dweight_R1.first(rows.count), v.y_RD, v.gu_RG, v.weight_R1, rows);
 }
 
-void Moe::backward_weights(Ctx& ctx, const RoundViews& v, View h_TD, const ExpertRows& rows) const {
-  if (experts_.needs_input() && !dispatch_.is_exchange()) dispatch_.hidden_to_experts(ctx, v.x_RD, h_TD, rows, "");
-  experts_.backward_weights(ctx, v.y_RD, v.x_RD, rows);
+// One rank has not kept the experts' input.
+void Moe::backward_gate_up_weight(Ctx& ctx, const RoundViews& v, View h_TD, const ExpertRows& rows) const {
+  if (!experts_.trains_gate_up()) return;
+  if (!dispatch_.is_exchange()) dispatch_.arrive(ctx, v.x_RD, dispatch_.hidden_to_experts(ctx, h_TD, rows, ""), rows);
+  experts_.backward_gate_up_weight(ctx, v.x_RD, rows);
 }
 
-// Some time after backward_routed. Of a single round everything is there still; of several only the last one's, so that
-// all of them are gone through again.
+// Some time after backward_experts. Of a single round everything is there still; of several only the last one's, so
+// that all of them are gone through again.
 void Moe::backward_weights_later(Ctx& ctx, View dy_TD, View h_TD, const Saved& saved) const {
   const auto rounds = dispatch_.rounds(ctx, saved.plan);
   for (int64_t i = 0; i < Dispatch::num_rounds(rounds); ++i) {
     const ExpertRows rows = dispatch_.begin_round(ctx, saved.plan, rounds, i);
     const RoundViews v = views(saved, rows);
-    if (rounds.size() > 1) receive(ctx, v, h_TD, saved, rows), backward_down(ctx, v, dy_TD, rows);
-    backward_weights(ctx, v, h_TD, rows);
+    if (rounds.size() > 1) receive(ctx, v, h_TD, saved, rows, [] {}), backward_down(ctx, v, dy_TD, rows, [] {});
+    experts_.backward_down_weight(ctx, v.y_RD, rows);
+    backward_gate_up_weight(ctx, v, h_TD, rows);
   }
 }
 
-void Moe::backward_routed(Ctx& ctx, View dh_TD, View dweight_TK, View dy_TD, View h_TD, const Saved& saved) const {
+// Of all experts. The shared one's part runs while gradients come to the others, the gradients of gate and up while the
+// rows' go back; those of down come first, since dx may take the memory of dy.
+void Moe::backward_experts(Ctx& ctx, View dh_TD, View dweight_TK, View dy_TD, View h_TD, const Saved& saved) const {
   const auto rounds = dispatch_.rounds(ctx, saved.plan);
   View returned_PD, returned_P1;
   for (int64_t i = 0; i < Dispatch::num_rounds(rounds); ++i) {
     const ExpertRows rows = dispatch_.begin_round(ctx, saved.plan, rounds, i);
     const RoundViews v = views(saved, rows);
     const View dx_RD = scratch_.dx_RD.first(rows.count), dweight_R1 = scratch_.dweight_R1.first(rows.count);
-    if (i > 0) receive(ctx, v, h_TD, saved, rows);
-    backward_down(ctx, v, dy_TD, rows);
-    if (!ctx.later) backward_weights(ctx, v, h_TD, rows);
+    if (i > 0) receive(ctx, v, h_TD, saved, rows, [] {});
+    backward_down(ctx, v, dy_TD, rows, [&] {
+      if (i == 0) backward_shared(ctx, dh_TD, dy_TD, h_TD, saved);
+    });
+    if (!ctx.later) experts_.backward_down_weight(ctx, v.y_RD, rows);
     experts_.backward_input(ctx, dx_RD, rows);
-    returned_PD = dispatch_.hidden_from_experts(ctx, dx_RD, rows, "combine of gradients");
-    returned_P1 = dispatch_.weights_from_experts(ctx, dweight_R1, rows, "gradients of weights");
+    const auto back = dispatch_.hidden_from_experts(ctx, dx_RD, rows, "combine of gradients");
+    const auto weights_back = dispatch_.weights_from_experts(ctx, dweight_R1, rows, "gradients of weights");
+    if (!ctx.later) backward_gate_up_weight(ctx, v, h_TD, rows);
+    returned_PD = dispatch_.arrive_back(ctx, back, rows);
+    returned_P1 = dispatch_.arrive_back(ctx, weights_back, rows);
   }
   if (ctx.later)
     weight_work(ctx, [this, dy_TD, h_TD, saved](Ctx& at) { backward_weights_later(at, dy_TD, h_TD, saved); });
@@ -214,8 +244,7 @@ void Moe::backward(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& sav
                    const Balance& balance) const {
   const int64_t T = h_TD.dim(0);
   const View dweight_TK = scratch_.dweight_TK.first(T), dz_TE = scratch_.dz_TE.first(T);
-  backward_shared(ctx, dh_TD, dy_TD, h_TD, saved);
-  backward_routed(ctx, dh_TD, dweight_TK, dy_TD, h_TD, saved);
+  backward_experts(ctx, dh_TD, dweight_TK, dy_TD, h_TD, saved);
   const bool balanced = !dims_.hash && balance.coefficient > 0;
   if (balanced) count_loads(ctx, expert_TK);
   ctx.ops.router_weights_backward(ctx.stream, dz_TE, dweight_TK, saved.weight_TK, saved.z_TE, expert_TK, dims_.scaling,

@@ -85,14 +85,19 @@ class Moe {
     View x_RD, y_RD, weight_R1, gu_RG;
   };
   RoundViews views(const Saved& saved, const ExpertRows& rows) const;
-  void receive(Ctx& ctx, const RoundViews& v, View h_TD, const Saved& saved, const ExpertRows& rows) const;
+  template <class Work>
+  void receive(Ctx& ctx, const RoundViews& v, View h_TD, const Saved& saved, const ExpertRows& rows,
+               const Work& meanwhile) const;
+  void shared_gate_up(Ctx& ctx, View h_TD, const Saved& saved) const;
+  void shared_down(Ctx& ctx, View y_TD, const Saved& saved) const;
   void count_loads(Ctx& ctx, View expert_TK) const;
   void route(Ctx& ctx, View h_TD, View token_T, const Saved& saved, View expert_TK, const ChoiceRule& rule) const;
-  void backward_down(Ctx& ctx, const RoundViews& v, View dy_TD, const ExpertRows& rows) const;
-  void backward_weights(Ctx& ctx, const RoundViews& v, View h_TD, const ExpertRows& rows) const;
+  template <class Work>
+  void backward_down(Ctx& ctx, const RoundViews& v, View dy_TD, const ExpertRows& rows, const Work& meanwhile) const;
+  void backward_gate_up_weight(Ctx& ctx, const RoundViews& v, View h_TD, const ExpertRows& rows) const;
   void backward_weights_later(Ctx& ctx, View dy_TD, View h_TD, const Saved& saved) const;
   void backward_shared(Ctx& ctx, View dh_TD, View dy_TD, View h_TD, const Saved& saved) const;
-  void backward_routed(Ctx& ctx, View dh_TD, View dweight_TK, View dy_TD, View h_TD, const Saved& saved) const;
+  void backward_experts(Ctx& ctx, View dh_TD, View dweight_TK, View dy_TD, View h_TD, const Saved& saved) const;
 
   MoeDims dims_;
   Dtypes dtypes_;

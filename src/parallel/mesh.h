@@ -22,7 +22,7 @@ struct Layout {
   int64_t zero = 1;
   Schedule schedule = Schedule::kOneFOneB;  // of the pipeline
   int64_t chunks = 1;                       // runs of layers that each of its stages has
-  bool overlap = false;                     // weights and gradients travel beside computation
+  bool overlap = false;                     // weights, gradients, rows for experts travel beside computation
   bool operator==(const Layout&) const = default;
   std::string to_string() const;  // "dp 4, ep 2, zero 1"; axes of one rank, and an open dp, are left out
 };

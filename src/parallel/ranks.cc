@@ -28,6 +28,7 @@ void join_axes(Ranks& ranks, const Join& join) {
   set(ranks.data, Axis::kData, stage);
   set(ranks.slices, Axis::kSlices, slices);
   if (!layout.overlap) return;
+  set(ranks.ep_beside, Axis::kEp, layout.ep);
   set(ranks.edp_beside, Axis::kEdp, stage / layout.ep);
   set(ranks.data_beside, Axis::kData, stage);
   set(ranks.slices_beside, Axis::kSlices, slices);
@@ -73,6 +74,7 @@ std::vector<std::pair<std::string, const comm::Comm*>> Ranks::axes() const {
                                     {"tp", &tp},
                                     {"pp", &pp},
                                     {"pp_back", &pp_back},
+                                    {"ep_beside", &ep_beside},
                                     {"edp_beside", &edp_beside},
                                     {"data_beside", &data_beside},
                                     {"slices_beside", &slices_beside}})

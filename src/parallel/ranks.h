@@ -23,10 +23,11 @@ struct Ranks {
   std::unique_ptr<comm::Comm> pp_back;
   std::unique_ptr<comm::Comm> pipe_ends;  // first and last stage; null elsewhere
   // With overlap: the same ranks again, for what travels beside computation.
-  std::unique_ptr<comm::Comm> edp_beside, data_beside, slices_beside;
+  std::unique_ptr<comm::Comm> ep_beside, edp_beside, data_beside, slices_beside;
 
   layers::Groups groups() const {
-    return {world, dp.get(), pp.get(), pp_back ? pp_back.get() : pp.get(), ep.get(), cp.get(), tp.get(), data.get()};
+    return {world,    dp.get(),   pp.get(),       pp_back ? pp_back.get() : pp.get(), ep.get(), cp.get(),
+            tp.get(), data.get(), ep_beside.get()};
   }
   EqualRanks equal(bool mtp) const {
     comm::Comm* ends = mtp ? pipe_ends.get() : nullptr;

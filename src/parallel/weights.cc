@@ -83,7 +83,7 @@ void Weights::gather(Ctx& ctx, int64_t unit) {
   for (const Parameter* p : unit_list(unit))
     if (p->value_piece.defined())
       ranks_.of(*p)->all_gather(stream, all_pieces(*p, p->value), p->value_piece, {"weights", unit});
-  here.unit = unit, here.arrival = queue_ ? queue_->mark() : nullptr;
+  here.unit = unit, here.arrival = ctx.beside ? ctx.beside->mark() : nullptr;
 }
 
 void Weights::get(Ctx& ctx, int64_t unit) {
@@ -92,12 +92,12 @@ void Weights::get(Ctx& ctx, int64_t unit) {
   if (here.unit != unit) {
     CHECK(here.use != Use::kInUse, unit, here.unit);
     // Fetched in vain: the stream fills the place again, after that.
-    if (here.arrival) queue_->wait(ctx, std::exchange(here.arrival, nullptr));
+    if (here.arrival) wait(ctx, std::exchange(here.arrival, nullptr));
     here.use = Use::kFree;
     gather(ctx, unit);
   }
   CHECK(here.unit == unit, unit, here.unit);
-  if (here.arrival) queue_->wait(ctx, std::exchange(here.arrival, nullptr));
+  if (here.arrival) wait(ctx, std::exchange(here.arrival, nullptr));
   here.use = Use::kInUse;
 }
 
@@ -158,18 +158,18 @@ void Weights::end_backward(Ctx& ctx, int64_t unit, GradientKind kind) {
   for (const Parameter* p : unit_list(unit)) {
     if (!is_summed(*p, kind, is_last)) continue;
     add_ranks(stream, *p, unit);
-    if (!queue_) take(ctx, *p, micro_batch);
+    if (!ctx.beside) take(ctx, *p, micro_batch);
     is_any = true;
   }
-  if (!queue_ || !is_any) return;
-  under_way_.push_back({unit, kind, micro_batch, queue_->mark()});
+  if (!ctx.beside || !is_any) return;
+  under_way_.push_back({unit, kind, micro_batch, ctx.beside->mark()});
   // The ends have no begin of their next micro-batch.
   if (unit == kEnds && !is_last) finish_in_place_of(ctx, unit);
 }
 
 // Takes over what the ranks' gradients of a micro-batch have become.
 void Weights::finish(Ctx& ctx, const Reduction& reduction) {
-  queue_->wait(ctx, reduction.done);
+  wait(ctx, reduction.done);
   const bool is_last = reduction.micro_batch + 1 == num_micro_batches_;
   for (const Parameter* p : unit_list(reduction.unit))
     if (is_summed(*p, reduction.kind, is_last)) take(ctx, *p, reduction.micro_batch);
@@ -188,7 +188,7 @@ void Weights::take(Ctx& ctx, const Parameter& p, int64_t micro_batch) {
 // The layers below go on adding to the embedding's gradient, so this waits.
 void Weights::add_mtp_embedding(Ctx& ctx, int64_t unit, int64_t micro_batch) {
   add_ranks(stream(ctx), embedding(), unit);
-  if (queue_) queue_->wait_for_all(ctx);
+  if (ctx.beside) wait(ctx, ctx.beside->mark());
   take_exact(ctx, embedding(), mtp_embedding_, micro_batch);
 }
 
@@ -235,14 +235,14 @@ void Weights::add_embeddings(Ctx& ctx) const {
 void Weights::values_changed(Ctx& ctx) {
   for (Values& here : values_) {
     CHECK(here.use != Use::kInUse, here.unit);
-    if (here.arrival) queue_->wait(ctx, here.arrival);
+    if (here.arrival) wait(ctx, here.arrival);
     here = {};
   }
   backend::Stream* stream = this->stream(ctx);
   for (const Parameter* p : model_.parameters())
     if (p->is_shared() && !p->value_piece.defined())
       ranks_.of(*p)->all_gather(stream, all_pieces(*p, p->value), own_piece(*p, p->value), {"updated weights"});
-  if (queue_) queue_->wait_for_all(ctx);
+  if (ctx.beside) wait(ctx, ctx.beside->mark());
 }
 
 }  // namespace temper::parallel

@@ -7,7 +7,7 @@
 //   ... update what this rank owns ...
 //   model.weights_updated(ctx);       // every parameter's value is whole again
 //
-// With a queue (ModelPart::overlap) gathers and sums over ranks run beside computation, with the same bits: a unit's
+// With overlap (Ctx::beside) gathers and sums over ranks run beside computation, with the same bits: a unit's
 // values are fetched while another one computes, and what became of its gradients is taken over when their memory, or
 // the sum, is wanted.
 //
@@ -23,8 +23,8 @@
 #include <vector>
 
 #include "comm/comm.h"
+#include "comm/comm_queue.h"
 #include "model/model.h"
-#include "parallel/comm_queue.h"
 
 namespace temper::parallel {
 
@@ -45,8 +45,6 @@ class Weights : public model::WeightKeeper {
   Weights(model::Model& model, EqualRanks ranks);
   // After Model::declare.
   void declare(Book& book);
-  // Before anything runs. Null: collectives run on the stream of Ctx.
-  void set_queue(CommQueue* queue) { queue_ = queue; }
 
   void begin_step(int64_t num_micro_batches) override;
   void end_step(layers::Ctx& ctx) override;
@@ -68,7 +66,10 @@ class Weights : public model::WeightKeeper {
   };
   const layers::ParameterList& unit_list(int64_t unit) const;
   size_t place_of(int64_t unit) const { return static_cast<size_t>(place_U_[unit]); }
-  backend::Stream* stream(layers::Ctx& ctx) const { return queue_ ? queue_->after(ctx) : ctx.stream; }
+  static backend::Stream* stream(layers::Ctx& ctx) {
+    return ctx.beside ? ctx.beside->after(ctx.device, ctx.stream) : ctx.stream;
+  }
+  static void wait(layers::Ctx& ctx, backend::Event* mark) { ctx.beside->wait(ctx.device, ctx.stream, mark); }
   void add_embeddings(layers::Ctx& ctx) const;
   bool is_summed(const layers::Parameter& p, Kind kind, bool is_last) const;
   void add_ranks(backend::Stream* stream, const layers::Parameter& p, int64_t unit) const;
@@ -84,7 +85,6 @@ class Weights : public model::WeightKeeper {
   EqualRanks ranks_;
   int64_t zero_ = 0, num_micro_batches_ = 0;
   bool exact_ = false;
-  CommQueue* queue_ = nullptr;
   static constexpr int64_t kNobody = -2;
   std::vector<int64_t> place_U_;  // of whole values and gradients, by unit (model/parameter_memory.h)
   // Whose whole values are in a place (zero 3); they come, are used, and stay until another's are wanted.

@@ -45,7 +45,7 @@ Checked checking_pass(const Suspect& suspect, const data::LoaderStep& data) {
   const backend::Backend inner{"training", parts.ctx.device, parts.ctx.ops};
   backend::WatchedBackend watched(inner, parts.ctx.stream, check);
   layers::Ctx ctx{watched.backend().ops, watched.backend().device, watched.stream(), parts.ctx.act, parts.ctx.acc, -1,
-                  parts.ctx.groups};
+                  parts.ctx.groups,      parts.ctx.beside};
   Step watched_step(
       {ctx, parts.model, parts.objective, parts.norm_meter, parts.adamw, parts.max_grad_norm, parts.auxiliary});
   watched_ctx = &ctx, step = &watched_step;

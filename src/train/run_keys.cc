@@ -157,7 +157,8 @@ std::vector<Key> run_keys(RunConfig& c) {
        "what ranks with equal weights keep once: 0 nothing, 1 masters and moments, 2 also gradients, 3 also weights",
        Effect::kNone},
       {"layout.overlap", &c.layout.overlap,
-       "weights and gradients travel beside computation: takes a core more for every rank, and from zero 2 on the "
+       "weights, gradients and rows for experts travel beside computation: takes a core more for every rank, and from "
+       "zero 2 on the "
        "memory of a second layer",
        Effect::kNone},
       {"layout.ep", IntegerField{&c.layout.ep, 1}, "ranks over which experts are spread; divides dp * cp * tp",

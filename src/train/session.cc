@@ -70,7 +70,7 @@ Session::Session(const backend::Backend& backend, model::Config config, model::M
   refuse_if_too_large(book_, backend.device.info());
   arena_ = std::make_unique<backend::Arena>(backend.device, book_);
   ctx_.stream = backend.device.stream_create();
-  if (options.part.overlap) weights_.set_queue(&comm_queue_.emplace(backend.device));
+  if (options.part.overlap) ctx_.beside = &comm_queue_.emplace(backend.device);
   model_.prepare(ctx_);
 }
 

@@ -5,11 +5,11 @@
 #include <optional>
 
 #include "backend/registry.h"
+#include "comm/comm_queue.h"
 #include "layers/ctx.h"
 #include "model/model.h"
 #include "optim/clip.h"
 #include "optim/update_meter.h"
-#include "parallel/comm_queue.h"
 #include "parallel/ranks.h"
 #include "tensor/book.h"
 #include "train/state_tensors.h"
@@ -56,7 +56,7 @@ class Session {
   std::optional<StateTensors> state_tensors_;
   Book book_;
   std::unique_ptr<backend::Arena> arena_;
-  std::optional<parallel::CommQueue> comm_queue_;  // last: it works on the memory
+  std::optional<comm::CommQueue> comm_queue_;  // last: it works on the memory
 };
 
 }  // namespace temper::train

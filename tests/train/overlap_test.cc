@@ -1,5 +1,5 @@
-// Weights and gradients that travel beside computation: the same bits as without, in the plan's memory, and errors that
-// leave nobody waiting.
+// Weights, gradients and rows for experts that travel beside computation: the same bits as without, in the plan's
+// memory, and errors that leave nobody waiting.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -97,7 +97,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 // As temper plan does it: an imagined rank on the null backend takes a step with everything under way in no time.
 TEST(OverlapPlanTest, AnImaginedRankHasTheMemoryAndTheCallsOfARealOne) {
-  const OverlapCase overlap{{.dp = 2, .zero = 3, .overlap = true}, 4};
+  const OverlapCase overlap{{.dp = 2, .ep = 2, .zero = 3, .overlap = true}, 4};
   const TrainedCase c = trained_case(overlap);
   const auto step_on = [&](const backend::Backend& backend, const parallel::Ranks& ranks) {
     model::ModelOptions options = c.options;
@@ -110,7 +110,10 @@ TEST(OverlapPlanTest, AnImaginedRankHasTheMemoryAndTheCallsOfARealOne) {
     Step step({session.ctx(), session.model(), *objective, session.norm_meter(), adamw, 1.0, c.auxiliary});
     step.compute(c.steps[0], 1e-4);
     const comm::Traffic traffic = ranks.data_beside->traffic();
-    return std::tuple(session.book().total_bytes(), traffic.num_calls, traffic.num_bytes);
+    // Of rows, as many bytes as they were routed.
+    const int64_t num_exchanges = ranks.ep_beside->traffic().num_calls;
+    EXPECT_GT(num_exchanges, 0);
+    return std::tuple(session.book().total_bytes(), traffic.num_calls, traffic.num_bytes, num_exchanges);
   };
   std::unique_ptr<comm::Comm> imagined;
   const auto plan = step_on(backend::null_backend(), parallel::imagine_mesh(imagined, 0, overlap.layout));

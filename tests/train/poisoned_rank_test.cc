@@ -74,7 +74,8 @@ TEST_P(PoisonedRankTest, AValueThatIsNotFiniteIsFoundByAllRanks) {
     PoisonedAttention poison;
     backend::WatchedBackend faulty(backend::cpu(), rig.session.ctx().stream, poison);
     layers::Ctx ctx = rig.session.ctx();
-    layers::Ctx bad{faulty.backend().ops, faulty.backend().device, faulty.stream(), ctx.act, ctx.acc, -1, ctx.groups};
+    layers::Ctx bad{
+        faulty.backend().ops, faulty.backend().device, faulty.stream(), ctx.act, ctx.acc, -1, ctx.groups, ctx.beside};
     const Incident incident = rig.find(world.rank() == poisoned ? bad : ctx);
     EXPECT_FALSE(rig.result.finite());
     EXPECT_TRUE(std::isnan(rig.result.loss)) << rig.result.loss;

@@ -1,8 +1,8 @@
-#include "parallel/comm_queue.h"
+#include "comm/comm_queue.h"
 
 #include "base/clock.h"
 
-namespace temper::parallel {
+namespace temper::comm {
 
 CommQueue::CommQueue(const backend::DeviceTable& device)
     : device_(device), stream_(device.comm_stream_create()), computed_(device.event_create()) {}
@@ -13,8 +13,8 @@ CommQueue::~CommQueue() {
   for (backend::Event* event : events_) device_.event_destroy(event);
 }
 
-backend::Stream* CommQueue::after(layers::Ctx& ctx) {
-  ctx.device.event_record(ctx.stream, computed_);
+backend::Stream* CommQueue::after(const backend::DeviceTable& device, backend::Stream* computing) {
+  device.event_record(computing, computed_);
   device_.event_wait(stream_, computed_);
   return stream_;
 }
@@ -27,11 +27,11 @@ backend::Event* CommQueue::mark() {
   return event;
 }
 
-void CommQueue::wait(layers::Ctx& ctx, backend::Event* mark) {
+void CommQueue::wait(const backend::DeviceTable& device, backend::Stream* computing, backend::Event* mark) {
   const double start = now_seconds();
-  ctx.device.event_wait(ctx.stream, mark);
+  device.event_wait(computing, mark);
   wait_seconds_ += now_seconds() - start;
   free_.push_back(mark);
 }
 
-}  // namespace temper::parallel
+}  // namespace temper::comm

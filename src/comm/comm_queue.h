@@ -4,9 +4,8 @@
 #include <vector>
 
 #include "backend/device.h"
-#include "layers/ctx.h"
 
-namespace temper::parallel {
+namespace temper::comm {
 
 class CommQueue {
  public:
@@ -16,13 +15,12 @@ class CommQueue {
   // When what is under way is done; what it works on must still be there.
   ~CommQueue();
 
-  // The stream for collectives, which begin when ctx's stream has passed what it has.
-  backend::Stream* after(layers::Ctx& ctx);
+  // The stream for collectives, which begin when `computing` has passed what it has. device: that stream's own.
+  backend::Stream* after(const backend::DeviceTable& device, backend::Stream* computing);
   // What has been enqueued until now; to be waited for once.
   backend::Event* mark();
-  // What is enqueued on ctx's stream later begins after the mark. Throws what went wrong on the way.
-  void wait(layers::Ctx& ctx, backend::Event* mark);
-  void wait_for_all(layers::Ctx& ctx) { wait(ctx, mark()); }
+  // What is enqueued on `computing` later begins after the mark. Throws what went wrong on the way.
+  void wait(const backend::DeviceTable& device, backend::Stream* computing, backend::Event* mark);
   // For how long wait() has held up its callers.
   double wait_seconds() const { return wait_seconds_; }
 
@@ -34,4 +32,4 @@ class CommQueue {
   double wait_seconds_ = 0;
 };
 
-}  // namespace temper::parallel
+}  // namespace temper::comm

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "checkpoint/model_dir.h"
+#include "parallel/texts.h"
 #include "train/data_setup.h"
 
 namespace temper::train {
@@ -24,7 +25,8 @@ checkpoint::SaveDType save_dtype_of(const RunConfig& config) {
 }  // namespace
 
 TrainSummary Trainer::train() {
-  if (state_.step >= schedule_.total_steps && dir_.has_model()) {
+  const bool has_model = parallel::tell_all(world_, dir_.has_model() ? "yes" : "no") == "yes";
+  if (state_.step >= schedule_.total_steps && has_model) {
     TrainSummary summary = summarise();
     summary.was_done = true;
     return summary;

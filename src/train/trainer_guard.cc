@@ -72,12 +72,14 @@ GuardAction Trainer::compute_step(Step& step, const data::LoaderStep& data, Step
   return action;
 }
 
+// By the directory as the first rank sees it: on a network others may see it as it was some time ago.
 int64_t Trainer::rollback_target(int64_t step) {
   keeper_->wait_until_written();
   int64_t target = -1;
-  for (const int64_t saved : log_.steps())
-    if (saved <= step - Guard::kRollbackDistance) target = saved;
-  return target;
+  if (is_first())
+    for (const int64_t saved : log_.steps())
+      if (saved <= step - Guard::kRollbackDistance) target = saved;
+  return std::stoll(parallel::tell_all(world_, std::to_string(target)));
 }
 
 void Trainer::write_incident(const Incident& incident, const data::LoaderStep& data, std::string_view action) {

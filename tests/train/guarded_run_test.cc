@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/forwarding_files.h"
 #include "comm/world.h"
 #include "train/replay.h"
 #include "train/run_test_base.h"
@@ -19,6 +20,12 @@ using testing::mathematics_of;
 using Json = nlohmann::ordered_json;
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+// A disk that shows no state: as a network's does to a machine that has not looked again.
+class StaleFiles : public test::ForwardingFiles {
+ public:
+  std::vector<std::string> list(const Path&) override { return {}; }
+};
 
 // 64 examples, of which the 41st has a letter that no other has. Four examples make a step, 16 steps an epoch.
 class GuardedRunTest : public testing::RunTest {
@@ -151,6 +158,19 @@ TEST_F(GuardedRunTest, ARollbackLeavesTheStepOutTheSecondTime) {
   EXPECT_EQ(left_out["step"], bad);
   EXPECT_TRUE(left_out["loss"].is_null());
   EXPECT_EQ(metrics.back()["skipped_steps"], 1);
+}
+
+TEST_F(GuardedRunTest, ARollbackOfManyRanksGoesWhereTheFirstRankSeesAState) {
+  const std::vector<std::string> many = settings("run", {"guard.on_nonfinite=rollback"});
+  comm::run_ranks(2, [&](comm::Comm& world) {
+    world.set_deadline(20);
+    StaleFiles stale;
+    Trainer trainer(config(many), Start::kResume, world.rank() == 1 ? stale : system_files(),
+                    std::numeric_limits<int64_t>::max(), nullptr, &world);
+    poison(trainer);
+    EXPECT_EQ(trainer.train().num_steps, 16);
+  });
+  EXPECT_EQ(lines("run").back()["skipped_steps"], 1);
 }
 
 TEST_F(GuardedRunTest, AStopSavesTheStateBeforeTheStepAndGoesOnWhenThePolicyChanges) {

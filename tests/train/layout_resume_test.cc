@@ -1,6 +1,7 @@
 // A run that changes its layout of ranks on the way is the run of one rank: states and models in equal bytes.
 #include "base/error.h"
 #include "base/file.h"
+#include "base/forwarding_files.h"
 #include "comm/world.h"
 #include "train/run_test_base.h"
 #include "train/trainer.h"
@@ -15,23 +16,14 @@ struct Ranks {
 };
 
 // The system's disk, which has no room for the first file that is made.
-class FullOnce : public Files {
+class FullOnce : public test::ForwardingFiles {
  public:
   std::unique_ptr<OutputFile> create(const Path& path) override {
     if (std::exchange(is_full_, false)) fail(ErrorCode::kIo, "cannot create {}: the disk is full", path.string());
-    return disk_.create(path);
+    return ForwardingFiles::create(path);
   }
-  std::unique_ptr<OutputFile> append(const Path& path, int64_t keep) override { return disk_.append(path, keep); }
-  std::unique_ptr<InputFile> open_read(const Path& path) override { return disk_.open_read(path); }
-  void rename(const Path& from, const Path& to) override { disk_.rename(from, to); }
-  void make_directories(const Path& path) override { disk_.make_directories(path); }
-  void remove_all(const Path& path) override { disk_.remove_all(path); }
-  void sync_directory(const Path& path) override { disk_.sync_directory(path); }
-  std::vector<std::string> list(const Path& path) override { return disk_.list(path); }
-  bool exists(const Path& path) override { return disk_.exists(path); }
 
  private:
-  Files& disk_ = system_files();
   bool is_full_ = true;
 };
 

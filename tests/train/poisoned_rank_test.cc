@@ -68,7 +68,8 @@ class PoisonedRankTest : public ::testing::TestWithParam<PoisonedCase> {};
 
 TEST_P(PoisonedRankTest, AValueThatIsNotFiniteIsFoundByAllRanks) {
   const auto& [layout, poisoned] = GetParam();
-  comm::run_ranks(layout.dp * layout.pp, [&, layout = layout, poisoned = poisoned](comm::Comm& world) {
+  comm::run_ranks(layout.dp * layout.pp * layout.cp * layout.tp, [&, layout = layout,
+                                                                  poisoned = poisoned](comm::Comm& world) {
     world.set_deadline(20);
     RankRig rig(world, layout);
     PoisonedAttention poison;
@@ -88,7 +89,8 @@ TEST_P(PoisonedRankTest, AValueThatIsNotFiniteIsFoundByAllRanks) {
     EXPECT_EQ(incident.bad->operand, "o_TNH");
     EXPECT_EQ(incident.bad->layer, at.pp == 0 ? 0 : 2) << "the first of the stage";
     EXPECT_THAT(incident.bad->index, ::testing::ElementsAre(5, 1, 3));
-    ASSERT_TRUE(incident.bad->place);
+    EXPECT_EQ(incident.bad->place.has_value(), layout.cp * layout.tp == 1) << "rows of a part have no place yet";
+    if (!incident.bad->place) return;
     const int64_t micro_batch = incident.bad->place->micro_batch;
     EXPECT_EQ(incident.dp_rank_M.at(micro_batch), at.dp);
     EXPECT_EQ(incident.bad->place->token_id, rig.data.micro_batches[micro_batch].tokens[5]);
@@ -114,7 +116,8 @@ TEST(PoisonedExpertTest, TheRankThatHasItIsNamed) {
 INSTANTIATE_TEST_SUITE_P(Layouts, PoisonedRankTest,
                          ::testing::Values(PoisonedCase{{.dp = 2, .zero = 1}, 1},
                                            PoisonedCase{{.dp = 2, .ep = 2, .zero = 3}, 0},
-                                           PoisonedCase{{.dp = 1, .pp = 2}, 1},
+                                           PoisonedCase{{.dp = 1, .pp = 2}, 1}, PoisonedCase{{.dp = 1, .tp = 2}, 1},
+                                           PoisonedCase{{.dp = 1, .cp = 2}, 1},
                                            PoisonedCase{{.dp = 2, .ep = 2, .pp = 2}, 1}));
 
 }  // namespace

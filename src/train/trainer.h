@@ -96,6 +96,7 @@ class Trainer {
   void say(const std::string& text) const;
   void join_ranks();
   void load_data();
+  void check_agreement() const;
   void make_schedule();
   void make_session(const backend::Backend* backend);
   void fill_weights(const std::optional<checkpoint::OpenedState>& opened);

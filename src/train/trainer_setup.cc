@@ -12,7 +12,9 @@
 #include "checkpoint/model_dir.h"
 #include "checkpoint/state_ranks.h"
 #include "checkpoint/weight_source.h"
+#include "data/hash.h"
 #include "data/reader.h"
+#include "parallel/texts.h"
 #include "train/answers.h"
 #include "train/configuration.h"
 #include "train/data_setup.h"
@@ -56,6 +58,7 @@ Trainer::Trainer(RunConfig config, Start start, Files& files, int64_t at_most_st
   join_ranks();
   tokenizer_ = std::make_unique<data::Tokenizer>(data::Tokenizer::load(tokenizer_path(config_)));
   load_data();
+  check_agreement();
   make_schedule();
   const std::optional<OpenedState> opened = newest_state();
   if (opened) {
@@ -177,6 +180,18 @@ void Trainer::load_data() {
   const auto limit = static_cast<size_t>(config_.eval.max_examples);
   if (limit > 0 && heldout.size() > limit) heldout.resize(limit);
   heldout_ = pack_rows(heldout, config_.train.tokens_per_micro_batch);
+}
+
+// Every rank has read the files by itself. Ranks with different ones would train on, and no number would show it.
+void Trainer::check_agreement() const {
+  data::Fnv heldout;
+  for (const layers::MicroBatch& row : heldout_)
+    for (size_t t = 0; t < row.tokens.size(); ++t)
+      heldout.add(static_cast<uint64_t>(row.tokens[t])), heldout.add(static_cast<uint64_t>(row.targets[t]));
+  parallel::must_agree(world_, configuration_of(config_).dump(), "run file");
+  parallel::must_agree(world_, parsed_source(model_config_).dump(), "config.json");
+  parallel::must_agree(world_, loader_->position().fingerprint, "data.train");
+  parallel::must_agree(world_, std::to_string(heldout.value()), "data.eval");
 }
 
 void Trainer::make_schedule() {

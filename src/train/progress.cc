@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "tensor/book.h"
@@ -17,10 +17,10 @@ std::string format_duration(double seconds) {
   return fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
-// A line that is longer wraps, and the next one would not cover it.
+// 0: not a terminal. Nor is what mpirun gives its ranks, whatever it writes to itself: a terminal without a size.
 size_t terminal_columns(std::FILE* stream) {
   winsize size{};
-  return ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
+  return stream && ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
 
 // Early in the line, where a narrow terminal still shows it.
@@ -45,16 +45,18 @@ std::string progress_line(const StepReport& report, const RunScale& scale, doubl
 }
 
 Progress::Progress(std::FILE* stream, RunScale scale, int64_t log_every)
-    : stream_(stream),
-      scale_(std::move(scale)),
-      log_every_(log_every),
-      terminal_(stream && isatty(fileno(stream)) == 1) {}
+    : stream_(stream), scale_(std::move(scale)), log_every_(log_every), terminal_(terminal_columns(stream) > 1) {}
+
+Progress::~Progress() {
+  if (line_open_) finish();
+}
 
 void Progress::update(const StepReport& report, double seconds_left) {
   if (!stream_) return;
   const std::string line = progress_line(report, scale_, seconds_left);
   if (terminal_) {
-    fmt::print(stream_, "\r{}\x1b[K", std::string_view(line).substr(0, terminal_columns(stream_) - 1));
+    const size_t columns = std::max<size_t>(terminal_columns(stream_), 2);  // a longer line wraps, and is not covered
+    fmt::print(stream_, "\r{}\x1b[K", std::string_view(line).substr(0, columns - 1));
     line_open_ = true;
     if (report.skipped) finish();
   } else if (report.step % log_every_ == 0 || report.step == scale_.total_steps || report.skipped) {

@@ -22,6 +22,9 @@ class Progress {
  public:
   // stream null: says nothing.
   Progress(std::FILE* stream, RunScale scale, int64_t log_every);
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  ~Progress();  // ends the live line, so that an error stands on its own
   void update(const StepReport& report, double seconds_left);
   // A line that stays, above the live one. Empty: nothing.
   void note(const std::string& text);

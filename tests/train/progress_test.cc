@@ -1,6 +1,8 @@
 #include "train/progress.h"
 
 #include <gtest/gtest.h>
+#include <pty.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -50,6 +52,36 @@ TEST(ProgressTest, PlainLinesEveryLogEveryStepsAndTheLastAndEverySkip) {
                            "\nstep 600/800  ETA 0:00  skipped 1  loss", "\nstep 800/800"})
     EXPECT_NE(text.find(part), std::string::npos) << part;
   EXPECT_EQ(text.find('\r'), std::string::npos);
+}
+
+// What two steps write to a terminal of so many columns that ends while a line is open.
+std::string on_terminal(unsigned short columns) {
+  int ours = -1, theirs = -1;
+  winsize size{};
+  size.ws_col = columns;
+  EXPECT_EQ(openpty(&ours, &theirs, nullptr, nullptr, &size), 0);
+  std::FILE* stream = fdopen(theirs, "w");
+  {
+    Progress progress(stream, kScale, 1);
+    progress.update(report_of_step(1), 0);
+    progress.update(report_of_step(2), 0);
+  }
+  std::string text(4096, '\0');
+  text.resize(static_cast<size_t>(std::max<ssize_t>(read(ours, text.data(), text.size()), 0)));
+  std::fclose(stream);
+  close(ours);
+  return text;
+}
+
+TEST(ProgressTest, ATerminalHasOneLineThatIsEndedWithTheRun) {
+  EXPECT_EQ(on_terminal(26), "\rstep 1/800  ETA 0:00  los\x1b[K\rstep 2/800  ETA 0:00  los\x1b[K\r\n");
+}
+
+TEST(ProgressTest, ATerminalWithoutASizeIsThatOfALauncherAndGetsWholeLines) {
+  const std::string text = on_terminal(0);
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 2) << text;
+  EXPECT_EQ(text.find('\x1b'), std::string::npos) << text;
+  EXPECT_NE(text.find("plan 2.00 MiB"), std::string::npos) << text;
 }
 
 }  // namespace

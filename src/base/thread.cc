@@ -4,15 +4,19 @@
 
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <string_view>
+#include <system_error>
 #include <thread>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/error.h"
 
 namespace temper {
 namespace {
@@ -136,9 +140,7 @@ class Team {
 };
 
 int default_size() {
-  if (const char* text = std::getenv("TEMPER_NUM_THREADS")) {
-    if (const int count = std::atoi(text); count > 0) return count;
-  }
+  if (const int asked = num_threads_asked_for(); asked > 0) return asked;
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
   return std::max(1u, std::thread::hardware_concurrency());
@@ -150,6 +152,19 @@ std::unique_ptr<Team>& team() {
 }
 
 }  // namespace
+
+int num_threads_asked_for() {
+  constexpr int kMost = 1024;
+  const char* text = std::getenv("TEMPER_NUM_THREADS");
+  if (!text) return 0;
+  const std::string_view digits(text);
+  int count = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), count);
+  if (error != std::errc() || end != digits.data() + digits.size() || count < 1 || count > kMost)
+    fail(ErrorCode::kInvalidArgument,
+         "TEMPER_NUM_THREADS is \"{}\"; it must be a whole number from 1 to {}, or not be set", digits, kMost);
+  return count;
+}
 
 int num_threads() { return team()->size(); }
 

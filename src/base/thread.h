@@ -26,6 +26,9 @@ class RangeBody {
   void (*call_)(void*, int64_t, int64_t, int);
 };
 
+// What TEMPER_NUM_THREADS asks for, 1 to 1024; 0 where it is not set. Throws kInvalidArgument for anything else.
+int num_threads_asked_for();
+
 // Number of threads that parallel_for uses; TEMPER_NUM_THREADS or the cores this process may run on.
 int num_threads();
 

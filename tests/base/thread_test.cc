@@ -3,8 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <stdexcept>
+#include <string>
 #include <vector>
+
+#include "base/error.h"
 
 namespace temper {
 namespace {
@@ -84,6 +88,27 @@ TEST_P(ThreadTeam, QuickSuccessionOfJobs) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, ThreadTeam, testing::Values(1, 2, 3, 8));
+
+TEST(ThreadsAskedFor, NonsenseIsRefusedAndNotTakenForAllCores) {
+  const char* given = std::getenv("TEMPER_NUM_THREADS");
+  const std::string before = given ? given : "";
+  for (const char* text : {"", "0", "-3", "2.5", "two", "4 ", "100000", "99999999999999999999"}) {
+    setenv("TEMPER_NUM_THREADS", text, 1);
+    try {
+      num_threads_asked_for();
+      ADD_FAILURE() << text;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+      EXPECT_NE(std::string(error.what()).find("TEMPER_NUM_THREADS is \"" + std::string(text) + "\""),
+                std::string::npos);
+    }
+  }
+  setenv("TEMPER_NUM_THREADS", "12", 1);
+  EXPECT_EQ(num_threads_asked_for(), 12);
+  unsetenv("TEMPER_NUM_THREADS");
+  EXPECT_EQ(num_threads_asked_for(), 0);
+  if (given) setenv("TEMPER_NUM_THREADS", before.c_str(), 1);
+}
 
 }  // namespace
 }  // namespace temper

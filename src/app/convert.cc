@@ -6,6 +6,7 @@
 
 #include "app/choice.h"
 #include "app/commands.h"
+#include "app/numbers.h"
 #include "base/thread.h"
 #include "checkpoint/rewrite.h"
 
@@ -95,7 +96,7 @@ void add_convert(CLI::App& app) {
                       "regular expression: tensors that SRC may lack, by official or parameter name");
   command->add_option("--max-shard-size", rewrite.max_shard_bytes, "largest file, as 5GB or 500MB")
       ->transform(CLI::AsSizeValue(true))
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->default_str("5GB");
   command->add_option("--threads", options->num_threads, "default: every core")->check(CLI::Range(1, 1024));
   command->add_flag("--overwrite", rewrite.overwrite, "replace the model in DST");

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/data_options.h"
+#include "app/numbers.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "data/lint.h"
@@ -129,7 +130,7 @@ void add_data_lint(CLI::App& data) {
   command->add_option("--max-tokens", arguments->max_tokens, "longest example (needs a tokenizer)")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 40));
   command->add_option("--max-findings", arguments->max_findings, "printed of each rule; 0 = all (default 20)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(zero_or_above());
   command->add_option("--json", arguments->json, "file for all findings and counts");
   command->callback([arguments] { lint(*arguments); });
 }

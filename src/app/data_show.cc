@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "app/data_options.h"
+#include "app/numbers.h"
 #include "data/reader.h"
 #include "data/show.h"
 
@@ -51,7 +52,7 @@ void add_data_show(CLI::App& data) {
   auto arguments = std::make_shared<ShowArguments>();
   CLI::App* command = data.add_subcommand("show", "a record token by token: what is trained and what is not");
   command->add_option("FILE", arguments->file, "data file")->required();
-  command->add_option("--sample", arguments->sample, "which record, from 1 (default 1)")->check(CLI::PositiveNumber);
+  command->add_option("--sample", arguments->sample, "which record, from 1 (default 1)")->check(above_zero());
   command->add_flag("--ids", arguments->ids, "the id behind every token");
   command->add_flag("--no-color", arguments->no_color, "[[trained]] and {special tokens}, as in a pipe");
   command->add_flag("--raw", arguments->raw, "prompt and completion without the conversation format");

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "app/data_options.h"
+#include "app/numbers.h"
 #include "data/reader.h"
 #include "data/show.h"
 
@@ -81,7 +82,7 @@ void add_data_stats(CLI::App& data) {
   CLI::App* command = data.add_subcommand("stats", "records, tokens and lengths of data files");
   command->add_option("FILES", arguments->files, "data files")->required();
   command->add_option("--max-tokens", arguments->max_tokens, "also count the examples that are longer")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   arguments->data.add_to(*command);
   command->callback([arguments] {
     const data::Tokenizer tokenizer = arguments->data.require_tokenizer();

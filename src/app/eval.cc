@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/commands.h"
+#include "app/numbers.h"
 #include "app/precision.h"
 #include "base/file.h"
 #include "train/answers.h"
@@ -66,11 +67,10 @@ void add_eval(CLI::App& app) {
   command->add_flag("--exact-match", arguments->exact_match,
                     "also answer every question greedily: share of exact answers, edits per expected word");
   command->add_option("--max-new-tokens", arguments->max_new_tokens, "longest answer (default 64)")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   command->add_option("--max-examples", arguments->max_examples, "only the first so many; 0: all (default)")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--batch", arguments->batch, "answers decoded together (default 256)")
-      ->check(CLI::PositiveNumber);
+      ->check(zero_or_above());
+  command->add_option("--batch", arguments->batch, "answers decoded together (default 256)")->check(above_zero());
   command->add_option("--json", arguments->json, "write the figures to this file");
   command->add_option("--answers", arguments->answers, "write every answer to this JSONL file");
   add_precision(*command, arguments->precision);

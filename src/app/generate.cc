@@ -6,6 +6,7 @@
 
 #include "app/choice.h"
 #include "app/commands.h"
+#include "app/numbers.h"
 #include "app/precision.h"
 #include "base/error.h"
 #include "data/conversation_parse.h"
@@ -136,9 +137,9 @@ void chat(const GenerateArguments& arguments) {
 void add_sampling(CLI::App& command, GenerateArguments& arguments) {
   command.add_option("DIR", arguments.model_dir, "model directory")->required();
   command.add_option("--max-new-tokens", arguments.options.max_new_tokens, "longest answer (default 256)")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   command.add_option("--temperature", arguments.options.sampling.temperature, "0 (default): the most likely token")
-      ->check(CLI::NonNegativeNumber);
+      ->check(zero_or_above());
   command.add_option("--top-p", arguments.options.sampling.top_p, "share of probability to draw from (default 1)")
       ->check(CLI::Range(0.0, 1.0));
   command.add_option("--seed", arguments.options.seed, "of the draws (default 0)");
@@ -178,7 +179,7 @@ void add_chat(CLI::App& app) {
   add_sampling(*command, *arguments);
   add_conversation(*command, *arguments);
   command->add_option("--context", arguments->context, "longest conversation in tokens (default 2048)")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   command->callback([arguments] { chat(*arguments); });
 }
 

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "app/commands.h"
+#include "app/numbers.h"
 #include "base/error.h"
 #include "checkpoint/state_log.h"
 #include "comm/launched.h"
@@ -149,18 +150,18 @@ void add_launch(CLI::App& app) {
   command->footer("What stands after -- goes to mpirun (or srun): temper launch -n 16 RUN.toml -- --hostfile hosts");
   command->add_option("RUN.toml", arguments->run_file, "the run")->required();
   command->add_option("launcher options", arguments->launcher_options, "after --: options for mpirun or srun");
-  command->add_option("-n", arguments->num_ranks, "ranks")->required()->check(CLI::PositiveNumber);
+  command->add_option("-n", arguments->num_ranks, "ranks")->required()->check(above_zero());
   command->add_option("--set", arguments->overrides, "section.key=value, instead of what the run file says")
       ->take_all()
       ->allow_extra_args(false);
   command->add_option("--restarts", arguments->restarts, "starts again without a newer state before it gives up")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(zero_or_above());
   command
       ->add_option("--min-ranks", arguments->min_ranks,
                    "after two failures without progress go on with fewer ranks, down to this many, where the layout "
                    "allows it (layout.dp = 0)")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   command->add_flag("--fresh", arguments->fresh, "as of train, for the first start");
   command->add_flag("--force", arguments->force, "as of train, for the first start");
   command->add_option("--json", arguments->json, "write speed, memory and losses of the run to this file");

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "app/commands.h"
+#include "app/numbers.h"
 #include "backend/registry.h"
 #include "base/clock.h"
 #include "plan/choose_layout.h"
@@ -108,7 +109,7 @@ void add_plan(CLI::App& app) {
   command->add_option("--set", arguments->overrides, "section.key=value, instead of what the run file says")
       ->take_all()
       ->allow_extra_args(false);
-  command->add_option("--ranks", arguments->num_ranks, "ranks of the world (default 1)")->check(CLI::PositiveNumber);
+  command->add_option("--ranks", arguments->num_ranks, "ranks of the world (default 1)")->check(above_zero());
   command->callback([arguments] { run(*arguments); });
 }
 

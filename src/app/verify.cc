@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "app/commands.h"
+#include "app/numbers.h"
 #include "app/precision.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -86,7 +87,7 @@ void add_verify(CLI::App& app) {
                      ->add_option("--num-tokens", arguments->verify.tokens.num_tokens,
                                   "random tokens (default: "
                                   "one more than the window and the slowest compressor need)")
-                     ->check(CLI::PositiveNumber));
+                     ->check(above_zero()));
   command->add_option("--seed", arguments->verify.tokens.seed, "of the random tokens (default 1)");
   command->add_option("--memory", arguments->verify.memory_bytes, "most memory to take, e.g. 2GB; files aside")
       ->transform(CLI::AsSizeValue(false));
@@ -95,9 +96,9 @@ void add_verify(CLI::App& app) {
           "--max-error", arguments->verify.max_error,
           "gate: relative error of a token's streams after a layer on equal input (default 1e-4; 5e-2 in bf16 and "
           "against a directory)")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   command->add_option("--max-kl", arguments->verify.logits.max_kl, "gate: mean KL divergence of logits (default 0.01)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(zero_or_above());
   command
       ->add_option("--min-cosine", arguments->verify.logits.min_cosine, "gate: mean cosine of logits (default 0.999)")
       ->check(CLI::Range(-1.0, 1.0));

@@ -102,7 +102,8 @@ void check_pipeline(Schedule schedule, int64_t num_stages, int64_t num_chunks) {
          to_string(schedule), to_string(Schedule::kInterleaved));
   if (schedule == Schedule::kInterleaved && (num_chunks < 2 || num_stages < 2))
     fail(ErrorCode::kInvalidArgument,
-         "schedule \"{}\" needs at least 2 stages of at least 2 chunks, found {} of {}; take schedule \"{}\"",
+         "schedule \"{}\" needs at least 2 stages of at least 2 chunks, found {} of {}; raise layout.pp and "
+         "layout.chunks, or take schedule \"{}\"",
          to_string(schedule), num_stages, num_chunks, to_string(Schedule::kOneFOneB));
 }
 

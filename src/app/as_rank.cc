@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <string>
@@ -29,6 +30,24 @@ std::string verdict_of(comm::Comm& world) {
   return "";
 }
 
+// Whether one rank found it and has told the others: "rank 3 failed: ...".
+bool is_told_by_one(std::string_view verdict) {
+  constexpr std::string_view kRank = "rank ", kFailed = " failed: ";
+  if (!verdict.starts_with(kRank)) return false;
+  verdict.remove_prefix(kRank.size());
+  verdict.remove_prefix(std::min(verdict.size(), verdict.find_first_not_of("0123456789")));
+  return verdict.starts_with(kFailed);
+}
+
+// Whether another rank prints it: what the first has found as well, or what one has found and the others only heard.
+// That is repeated by the first, whose log may be the only one that is looked at.
+bool is_left_to_another(comm::Comm& world, const Error& error) {
+  const std::string verdict = verdict_of(world);
+  if (world.rank() == 0) return false;
+  return verdict == fmt::format("rank 0 failed: {}", error.what()) ||
+         (error.code() == ErrorCode::kPeer && is_told_by_one(error.what()));
+}
+
 // In one piece, so that lines of several ranks do not mix.
 void print(int64_t rank, const Error& error) {
   const std::string message = fmt::format("temper: {}: {}", error_code_name(error.code()), error.what());
@@ -49,8 +68,7 @@ void as_rank(comm::World& world, const std::function<void()>& body) {
   } catch (const Error& error) {
     if (comm.rank() > 0 || error.code() == ErrorCode::kPeer) std::this_thread::sleep_for(kMoment);
     comm.abort(error.what());
-    const bool is_told_by_first = comm.rank() > 0 && verdict_of(comm) == fmt::format("rank 0 failed: {}", error.what());
-    if (!is_told_by_first) print(comm.rank(), error);
+    if (!is_left_to_another(comm, error)) print(comm.rank(), error);
     throw CLI::RuntimeError(exit_code(error.code()));
   }
 }

@@ -1,7 +1,6 @@
 // temper train: a run, from its RUN.toml to a model directory.
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -17,6 +16,7 @@
 #include "train/answers.h"
 #include "train/replay.h"
 #include "train/run_config.h"
+#include "train/same_start.h"
 #include "train/trainer.h"
 
 namespace temper::app {
@@ -121,13 +121,14 @@ train::TrainSummary train_on(comm::Comm& world, const train::RunConfig& config, 
 }
 
 // Ranks of one machine share its cores, unless the user says how many threads each has.
-void share_cores(const comm::World& world) {
-  if (!std::getenv("TEMPER_NUM_THREADS")) set_num_threads(static_cast<int>(world.num_cores()));
+void share_cores(comm::World& world) {
+  if (num_threads_asked_for() == 0 && world.comm().size() > 1) set_num_threads(static_cast<int>(world.num_cores()));
 }
 
 void run_rank(comm::World& world, const TrainArguments& arguments, train::Start start) {
-  if (world.comm().size() > 1) share_cores(world);
+  share_cores(world);
   train::RunConfig config = train::load_run_config(arguments.run_file, arguments.overrides);
+  if (world.comm().size() > 1) train::check_alike(world.comm(), train::started_with(config));
   const int64_t memory_bytes = backend::cpu().device.info().memory_bytes / world.num_ranks_here();
   fmt::print("{}", plan::choose_together(world.comm(), memory_bytes, config));
   const train::TrainSummary summary = train_on(world.comm(), config, start);

@@ -48,12 +48,6 @@ std::string first_problem(comm::Comm* ranks, const std::string& problem) {
   return fmt::format("rank {}: {}", rank, tell_all(ranks, problem, rank));
 }
 
-void must_agree(comm::Comm* ranks, const std::string& text, std::string_view what) {
-  const bool agrees = tell_all(ranks, text) == text;
-  const std::string problem = first_problem(ranks, agrees ? "" : fmt::format("it has another {} than rank 0", what));
-  if (!problem.empty()) fail(ErrorCode::kInvalidArgument, "{}; give all ranks the same files and options", problem);
-}
-
 std::vector<std::string> gather_texts(comm::Comm* ranks, const std::string& text) {
   if (comm::group_size(ranks) == 1) return {text};
   if (ranks->rank() > 0) {

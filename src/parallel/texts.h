@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "comm/comm.h"
@@ -17,9 +16,6 @@ std::string tell_all(comm::Comm* ranks, const std::string& text, int64_t from = 
 // "rank 3: " and the problem of the first rank that has one, on every rank; of one rank alone, its problem. Empty where
 // nobody has any.
 std::string first_problem(comm::Comm* ranks, const std::string& problem);
-
-// Throws kInvalidArgument on every rank where one has another text than the first: "rank 3: it has another " what.
-void must_agree(comm::Comm* ranks, const std::string& text, std::string_view what);
 
 // Every rank's text, by rank, on the first one; nothing elsewhere.
 std::vector<std::string> gather_texts(comm::Comm* ranks, const std::string& text);

@@ -5,6 +5,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <system_error>
 
 #include "base/error.h"
@@ -93,6 +95,13 @@ RunDir::RunDir(fs::path path, Start start) : path_(std::move(path)) {
 RunDir::~RunDir() {
   for (const fs::path& directory : made_) ::rmdir(directory.c_str());  // does nothing where there is something
   if (lock_ >= 0) ::close(lock_);
+}
+
+std::string RunDir::why_not_shared() const {
+  if (access(path_.c_str(), W_OK | X_OK) == 0) return "";
+  return fmt::format(
+      "cannot write into {}: {}; every rank does, so output.dir must be on a disk that all machines share",
+      path_.string(), std::strerror(errno));
 }
 
 bool RunDir::has_model() const { return fs::exists(model() / "config.json"); }

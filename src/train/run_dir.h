@@ -33,6 +33,8 @@ class RunDir {
   std::filesystem::path description() const { return path_ / "run.json"; }
   std::filesystem::path model() const { return path_ / "model"; }
   std::filesystem::path model_at(int64_t step) const { return path_ / ("step-" + std::to_string(step)); }
+  // Of a rank that did not make the directory: why it cannot write into it. Empty: it can.
+  std::string why_not_shared() const;
   // Whether the final model is there, whole.
   bool has_model() const;
 

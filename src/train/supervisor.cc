@@ -41,6 +41,7 @@ void with_place(int64_t step, const std::function<std::string()>& place, const s
   try {
     body();
   } catch (const Error& error) {
+    if (error.code() == ErrorCode::kPeer) throw;  // has the places of all ranks in it
     throw Error(error.code(), fmt::format("step {}, {}: {}", step, place(), error.what()));
   }
 }

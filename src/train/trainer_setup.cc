@@ -19,6 +19,7 @@
 #include "train/configuration.h"
 #include "train/data_setup.h"
 #include "train/run_options.h"
+#include "train/same_start.h"
 #include "train/trainer.h"
 
 namespace temper::train {
@@ -98,6 +99,8 @@ void Trainer::join_ranks() {
   world_->set_deadline(config_.layout.deadline);
   world_->set_place(0, "starting the run");
   world_->barrier(nullptr, {"run directory"});  // it is there from now on
+  const std::string problem = parallel::first_problem(world_, dir_.why_not_shared());
+  if (!problem.empty()) fail(ErrorCode::kIo, "{}", problem);
   ranks_ = parallel::join_mesh(*world_, layout);
   say(fmt::format("{} ranks: {}", world_->size(), layout.to_string()));
   if (config_.train.gradient_accumulation % layout.dp != 0)
@@ -184,14 +187,16 @@ void Trainer::load_data() {
 
 // Every rank has read the files by itself. Ranks with different ones would train on, and no number would show it.
 void Trainer::check_agreement() const {
+  if (!world_) return;
   data::Fnv heldout;
   for (const layers::MicroBatch& row : heldout_)
     for (size_t t = 0; t < row.tokens.size(); ++t)
       heldout.add(static_cast<uint64_t>(row.tokens[t])), heldout.add(static_cast<uint64_t>(row.targets[t]));
-  parallel::must_agree(world_, configuration_of(config_).dump(), "run file");
-  parallel::must_agree(world_, parsed_source(model_config_).dump(), "config.json");
-  parallel::must_agree(world_, loader_->position().fingerprint, "data.train");
-  parallel::must_agree(world_, std::to_string(heldout.value()), "data.eval");
+  nlohmann::ordered_json facts = {{"hash of data.train", loader_->position().fingerprint},
+                                  {"hash of data.eval", heldout.value()}};
+  const nlohmann::json model = parsed_source(model_config_);
+  for (const auto& [key, value] : model.items()) facts["config.json: " + key] = value;
+  check_alike(*world_, facts);
 }
 
 void Trainer::make_schedule() {

@@ -67,5 +67,15 @@ TEST(SupervisorTest, ErrorsGetTheirPlaceAndKeepTheirCode) {
   }
 }
 
+TEST(SupervisorTest, WhatRanksSayOfOneAnotherHasItsPlacesAlready) {
+  try {
+    with_place(
+        12, [] { return "update"; }, [] { fail(ErrorCode::kPeer, "rank 1 is gone"); });
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "rank 1 is gone");
+  }
+}
+
 }  // namespace
 }  // namespace temper::train

@@ -2,13 +2,11 @@
 #include "train/trainer.h"
 
 #include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "checkpoint/weight_source.h"
-#include "comm/world.h"
 #include "train/answers.h"
 #include "train/run_test_base.h"
 
@@ -236,19 +234,6 @@ TEST_F(TrainerTest, BadInputIsRefusedBeforeTheFirstStep) {
   expect_refusal({"optimizer.warmup_steps=9"}, {"warm-up of 9 steps", "8 steps"});
   expect_refusal({"train.tokens_per_micro_batch=1000000000"}, {"free", "saved activations"});
   EXPECT_FALSE(fs::exists(at("run/metrics.jsonl")));
-}
-
-TEST_F(TrainerTest, RanksThatWereGivenOtherSettingsThanTheFirstAreRefused) {
-  try {
-    comm::run_ranks(2, [&](comm::Comm& world) {
-      Trainer trainer(config({world.rank() == 1 ? "optimizer.lr=2e-3" : "optimizer.lr=1e-3"}), Start::kResume,
-                      system_files(), std::numeric_limits<int64_t>::max(), nullptr, &world);
-    });
-    ADD_FAILURE() << "accepted";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
-    EXPECT_THAT(error.what(), HasSubstr("rank 1: it has another run file than rank 0"));
-  }
 }
 
 }  // namespace

@@ -164,9 +164,9 @@ void Trainer::rebalance_experts() {
   const ExpertPlacement::Dealt dealt = placement_->deal();
   if (dealt.num_layers == 0) return;
   progress_->note(fmt::format(
-      "after step {} the experts of {} layers were dealt anew: the busiest rank of a layer has {:.0f} % more "
+      "after step {} the experts of {} layer{} were dealt anew: the busiest rank of a layer has {:.0f} % more "
       "rows than the mean, before it had {:.0f} %",
-      state_.step, dealt.num_layers, 100 * dealt.after, 100 * dealt.before));
+      state_.step, dealt.num_layers, dealt.num_layers == 1 ? "" : "s", 100 * dealt.after, 100 * dealt.before));
 }
 
 void Trainer::schedule_next_save() {
@@ -197,8 +197,10 @@ void Trainer::tell_of_saving() {
     next_save_ = std::min(next_save_, state_.step + std::max<int64_t>(1, config_.checkpoint.every / 10));
     const std::string last =
         saved_step_ > 0 ? fmt::format("the state of step {} stays", saved_step_) : "there is none yet";
-    progress_->note(fmt::format("warning: the state of step {} was not saved: {}; {}, the next try is after step {}",
-                                result.step, result.error, last, next_save_));
+    const bool goes_on = state_.step < schedule_.total_steps && stopped_by_.empty();
+    const std::string next = goes_on ? fmt::format(", the next try is after step {}", next_save_) : "";
+    progress_->note(
+        fmt::format("warning: the state of step {} was not saved: {}; {}{}", result.step, result.error, last, next));
   }
 }
 

@@ -11,6 +11,7 @@ namespace temper::train {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using testing::mathematics_in;
 using testing::mathematics_of;
@@ -161,6 +162,7 @@ TEST_F(ResumeTest, AFullDiskDoesNotStopTheRunAndTheLastStateStays) {
   EXPECT_EQ(summary.num_states, 1);
   EXPECT_THAT(output, HasSubstr("warning: the state of step 2 was not saved: "));
   EXPECT_THAT(output, HasSubstr("the state of step 1 stays, the next try is after step "));
+  EXPECT_THAT(output, ContainsRegex("the state of step 8 was not saved: [^\n]*; the state of step 1 stays\n"));
   EXPECT_TRUE(fs::exists(at("run/model/config.json")));
 
   full.set_capacity(-1);

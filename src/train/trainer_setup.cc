@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -104,10 +105,11 @@ void Trainer::join_ranks() {
   ranks_ = parallel::join_mesh(*world_, layout);
   say(fmt::format("{} ranks: {}", world_->size(), layout.to_string()));
   if (config_.train.gradient_accumulation % layout.dp != 0)
-    say(
-        fmt::format("warning: the {} micro-batches of a step do not come out even over dp {}: some ranks wait; set "
-                    "train.gradient_accumulation to a multiple of it",
+    say(fmt::format("warning: train.gradient_accumulation = {} is no multiple of dp {}: some ranks wait",
                     config_.train.gradient_accumulation, layout.dp));
+  const bool is_power = std::has_single_bit(static_cast<uint64_t>(layout.dp));
+  if (config_.run.exact && (layout.cp > 1 || layout.tp > 1 || !is_power))
+    say("warning: run.exact gives the bits of one rank only with cp 1, tp 1 and a dp that is a power of two");
 }
 
 // Of all ranks, one speaks.

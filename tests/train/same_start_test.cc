@@ -14,10 +14,12 @@ using ::testing::HasSubstr;
 class SameStartTest : public testing::RunTest {
  protected:
   // What each of three ranks finds, the last of which is started with more settings.
-  std::vector<std::string> refusals(const std::vector<std::string>& of_the_last) const {
+  std::vector<std::string> refusals(const std::vector<std::string>& of_the_last,
+                                    const std::vector<std::string>& of_all = {}) const {
     std::vector<std::string> said(3);
     comm::run_ranks(3, [&](comm::Comm& world) {
       std::vector<std::string> settings = {"train.gradient_accumulation=3", set("output.dir", "run")};
+      settings.insert(settings.end(), of_all.begin(), of_all.end());
       if (world.rank() == 2) settings.insert(settings.end(), of_the_last.begin(), of_the_last.end());
       try {
         Trainer(config(settings), Start::kResume, system_files(), 0, nullptr, &world);
@@ -32,6 +34,17 @@ class SameStartTest : public testing::RunTest {
 };
 
 TEST_F(SameStartTest, WhatIsAlikeIsAccepted) { EXPECT_EQ(refusals({})[0], ""); }
+
+TEST_F(SameStartTest, ThatThreeRanksAreNotExactIsSaidOnce) {
+  for (const bool exact : {true, false}) {
+    ::testing::internal::CaptureStdout();
+    EXPECT_EQ(refusals({}, {exact ? "run.exact=true" : "run.exact=false"})[0], "");
+    const std::string output = ::testing::internal::GetCapturedStdout();
+    const size_t at = output.find("warning: run.exact gives the bits of one rank only with");
+    EXPECT_EQ(at != std::string::npos, exact) << output;
+    if (exact) EXPECT_EQ(output.find("warning: run.exact", at + 1), std::string::npos) << output;
+  }
+}
 
 TEST_F(SameStartTest, OtherDataOfOneRankAreNamed) {
   write("other.jsonl", "{\"text\": \"a few words of another file\"}\n{\"text\": \"and some more of them\"}\n");

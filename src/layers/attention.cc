@@ -298,7 +298,7 @@ Indexer::Teacher Attention::teacher(Ctx& ctx, const Saved& saved, View selected_
 void Attention::backward_indexer(Ctx& ctx, View loss_1, View h_PD, const Saved& saved, View selected_TA, EntryUse use,
                                  double coefficient, const DeviceLayout& layout, const RotaryTable& rotary) const {
   CHECK(indexer_ != nullptr, sinks_.name);
-  if (layout.entries(dims_.rate).num_entries == 0) return;
+  if (!indexer_->is_trained() || layout.entries(dims_.rate).num_entries == 0) return;
   indexer_->backward(ctx, loss_1, h_PD, own(saved.r_TQ), teacher(ctx, saved, selected_TA, use, layout), coefficient,
                      layout, rotary);
 }

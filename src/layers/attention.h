@@ -61,8 +61,8 @@ class Attention {
   // dh_PD (acc) is overwritten; parameters' gradients accumulate.
   void backward(Ctx& ctx, View dh_PD, View dy_PD, View h_PD, const Saved& saved, View selected_TA, EntryUse use,
                 const DeviceLayout& layout, const RotaryTable& rotary) const;
-  // After forward, CSA only: Indexer::backward with this layer's attention as the teacher. loss_1 (acc) += the sum over
-  // tokens; the gradient of coefficient * sum accumulates in the indexer's parameters and nowhere else.
+  // After forward, CSA only: Indexer::backward with this layer's attention as the teacher, unless the indexer is frozen.
+  // loss_1 (acc) += the sum over tokens; the gradient of coefficient * sum goes to the indexer's parameters only.
   void backward_indexer(Ctx& ctx, View loss_1, View h_PD, const Saved& saved, View selected_TA, EntryUse use,
                         double coefficient, const DeviceLayout& layout, const RotaryTable& rotary) const;
 

@@ -69,6 +69,12 @@ TrainedCase with_indexer_loss(TrainedCase c) {
   return c;
 }
 
+// Six layers, of which the second and the fifth choose their entries.
+TrainedCase of_six_layers(TrainedCase c) {
+  c.config = testing::layout_config(6);
+  return c;
+}
+
 TrainedCase with_router_biases(TrainedCase c) {
   c.auxiliary.bias_update_speed = 1e-2;
   return c;
@@ -162,6 +168,11 @@ std::vector<Bug> bugs() {
       {"BalanceLossGrowsWithStages", {.dp = 1, .pp = 3, .zero = 0}, with_balance_loss(uneven(4))},  // megablocks #85
       {"IndexerLossOfTheRanksTokens", {.dp = 2, .zero = 1}, with_indexer_loss(uneven(3))},
       {"IndexerLossOfTheStagesLayers", {.dp = 1, .pp = 2, .zero = 1}, with_indexer_loss(uneven(3))},
+
+      // Ours: a layer whose indexer was frozen beside others that are trained had no memory for its loss.
+      {"IndexerFrozenInOneLayerOnly",
+       {.dp = 1, .pp = 2, .zero = 1},
+       frozen("model.layers.1.*", with_indexer_loss(of_six_layers(uneven(2))))},
 
       // Router biases follow loads that one rank has counted, or that recompute counted again (torchtitan #1593).
       {"RouterBiasFollowsLocalLoads", {.dp = 4, .zero = 1}, with_router_biases(uneven(4))},

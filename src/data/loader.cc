@@ -1,5 +1,6 @@
 #include "data/loader.h"
 
+#include <bit>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -24,6 +25,7 @@ std::string fingerprint_of(const std::vector<Example>& examples, const RowStream
   hash.add(static_cast<uint64_t>(options.shuffle));
   for (const Example& example : examples) {
     hash.add(example.tokens.size());
+    hash.add(std::bit_cast<uint32_t>(example.weight));
     for (size_t i = 0; i < example.tokens.size(); ++i)
       hash.add(static_cast<uint64_t>(example.tokens[i]) << 1 | example.trained[i]);
   }

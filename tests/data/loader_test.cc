@@ -187,6 +187,10 @@ TEST(Loader, RefusesForeignPositionsAndBadOptions) {
   changed[3].tokens[0] ^= 1;
   Loader other(changed, small_options());
   expect_error(invalid, {"other data"}, [&] { other.restore(loader.position()); });
+  auto weighed = examples(50);
+  weighed[3].weight = 0.25f;
+  Loader reweighed(weighed, small_options());
+  expect_error(invalid, {"other data"}, [&] { reweighed.restore(loader.position()); });
   expect_error(invalid, {"no examples"}, [] { Loader({}, small_options()); });
   LoaderOptions options = small_options();
   options.rows.row_tokens = 4;

@@ -8,6 +8,7 @@
 
 #include "comm/world.h"
 #include "layers/dispatch_rounds.h"
+#include "train/evaluate.h"
 #include "train/expert_placement.h"
 
 namespace temper::train::testing {
@@ -137,6 +138,7 @@ Trained train_rank(const parallel::Ranks* ranks, const TrainedCase& c) {
     out.updates.push_back(is_skipped ? 0 : result.update->global.update);
     out.weight_norms.push_back(is_skipped ? 0 : result.update->global.weight);
     out.balance_losses.push_back(result.balance_loss), out.indexer_losses.push_back(result.indexer_loss);
+    if (c.evaluates) out.heldout.push_back(evaluate(ctx, session.model(), c.steps[0]).loss);
     if (!placement) continue;
     placement->count(result.moe_L);
     out.num_dealt += placement->deal().num_layers;
@@ -225,6 +227,11 @@ Difference difference(const Trained& a, const Trained& b) {
       d.first_bit = fmt::format("loss of step {}", i);
     else if (a.norms[i] != b.norms[i] || a.updates[i] != b.updates[i] || a.weight_norms[i] != b.weight_norms[i])
       d.first_bit = fmt::format("norm of step {}", i);
+  }
+  CHECK(a.heldout.size() == b.heldout.size());
+  for (size_t i = 0; i < b.heldout.size(); ++i) {
+    d.loss_curve = std::max(d.loss_curve, relative(a.heldout[i], b.heldout[i]));
+    if (d.first_bit.empty() && a.heldout[i] != b.heldout[i]) d.first_bit = fmt::format("evaluation {}", i);
   }
   relative(a.last_gradients, b.last_gradients, "last gradient", d.first_bit);
   d.weight = relative(a.weights, b.weights, "weight", d.first_bit);

@@ -25,6 +25,7 @@ struct TrainedCase {
   double max_grad_norm = 1;
   optim::AdamwOptions adamw;
   int64_t skipped_step = -1;  // whose gradients are computed, and then given up
+  bool evaluates = false;     // the first step's micro-batches, after every step
   bool rebalances = false;    // experts are dealt anew after every step, by the loads of that step
   bool exact = false;
   // All tokens choose experts of one rank, which takes as few rows at once as can be: the rest comes in further rounds.
@@ -39,6 +40,7 @@ struct Trained {
   std::vector<double> losses, mtp_losses;                     // of each step
   std::vector<double> norms, updates, weight_norms;           // the same: of gradients, updates and weights; 0: skipped
   std::vector<double> balance_losses, indexer_losses;         // the same
+  std::vector<double> heldout;                                // losses of evaluations
   std::vector<std::vector<int32_t>> loads;                    // of experts in the first step, by layer
   std::map<std::string, std::vector<double>> biases;          // of routers, after the last step
   std::map<std::string, std::vector<double>> gradients;       // of the first step, of the whole model
@@ -58,7 +60,7 @@ struct Difference {
   // Relative, of the loss, prediction loss or norm that differs most: of the first step, and of all steps, with
   // updates.
   double first_step = 0, curve = 0;
-  double first_loss = 0, loss_curve = 0;  // the same of losses alone
+  double first_loss = 0, loss_curve = 0;  // the same of losses alone; the curve's with those of evaluations
   double gradient = 0;                    // relative, of all gradients as one vector
   double worst_gradient = 0;    // of the parameter that differs most, relative to its norm and no less than 1/1000
   std::string worst_parameter;  // of the largest; and its name

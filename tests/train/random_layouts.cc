@@ -138,6 +138,7 @@ RandomCase random_case(uint64_t number, int64_t world_size) {
   c.trained.exact = draw.chance(50);
   c.trained.rebalances = draw.chance(30);
   c.trained.skipped_step = draw.chance(20) ? 0 : -1;
+  c.trained.evaluates = draw.chance(30);
   c.trained.max_grad_norm = std::array{0.0, 0.05, 1.0}[draw.below(3)];
   if (draw.chance(30)) c.trained.adamw.weight_decay = 0;
   if (draw.chance(30)) c.trained.objective.reduction = objective::ObjectiveOptions::Reduction::kSample;
@@ -148,11 +149,12 @@ RandomCase random_case(uint64_t number, int64_t world_size) {
   if (draw.chance(30)) options.precision = layers::Precision::kFp64;
   c.layout.overlap = draw.chance(30);
   c.description = fmt::format(
-      "case {} of {} ranks: {}; {} micro-batches, recompute {}, indexer {}{}{}{}{}{}{}{}", number, world_size,
+      "case {} of {} ranks: {}; {} micro-batches, recompute {}, indexer {}{}{}{}{}{}{}{}{}", number, world_size,
       c.layout.to_string(), num_batches, static_cast<int>(options.recompute), static_cast<int>(options.indexer),
       options.mtp ? ", prediction block" : "", c.trained.has_expert_rounds ? ", expert rounds" : "",
       c.trained.exact ? ", exact" : "", options.precision == layers::Precision::kFp64 ? ", fp64" : "",
       c.trained.rebalances ? ", rebalanced" : "", c.trained.skipped_step >= 0 ? ", a step skipped" : "",
+      c.trained.evaluates ? ", evaluated" : "",
       options.frozen.empty() ? "" : fmt::format(", frozen {}", fmt::join(options.frozen, " ")));
   return c;
 }
@@ -173,6 +175,7 @@ std::string check_case(comm::Comm& world, const RandomCase& c) {
     compare("balance or indexer loss", d.auxiliary, 1e-12);
     compare("router bias", d.bias, 1e-12);
     compare("weights", d.weight, 1e-9);
+    compare("curve of losses", d.loss_curve, 1e-11);
     compare("curve of losses, norms and updates", d.curve, 1e-11);
   } else {
     // The 2-norm of small gradients that nearly cancel: see tests/train/invariance_test.cc. AdamW makes steps of full

@@ -2,22 +2,28 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <limits>
+#include <mutex>
 
 #include "base/error.h"
 
 namespace temper::train {
 namespace {
 
-// A signal handler can reach nothing but a static.
-volatile std::sig_atomic_t received_signal = 0;
+// A signal handler can reach nothing but a static, and runs in whatever thread the signal finds.
+std::atomic<int> received_signal = 0;
+static_assert(std::atomic<int>::is_always_lock_free);
+// Requests that live: ranks that are threads of one process have one each.
+std::mutex requests_mutex;
+int64_t num_requests = 0;
 
 void on_signal(int signal) {
-  if (received_signal != 0) _exit(128 + signal);  // as a shell reports it; nothing is flushed, the last state is whole
-  received_signal = signal;
+  // As a shell reports it; nothing is flushed, the last state is whole.
+  if (received_signal.exchange(signal) != 0) _exit(128 + signal);
 }
 
 int signal_number(std::string_view name) {
@@ -47,11 +53,15 @@ void with_place(int64_t step, const std::function<std::string()>& place, const s
 }
 
 StopRequest::StopRequest(std::string_view warning_signal) : warning_signal_(signal_number(warning_signal)) {
+  std::lock_guard lock(requests_mutex);
+  if (num_requests++ > 0) return;
   received_signal = 0;
   for (const int signal : {SIGINT, SIGTERM, warning_signal_}) handle(signal, on_signal);
 }
 
 StopRequest::~StopRequest() {
+  std::lock_guard lock(requests_mutex);
+  if (--num_requests > 0) return;
   for (const int signal : {SIGINT, SIGTERM, warning_signal_}) handle(signal, SIG_DFL);
 }
 

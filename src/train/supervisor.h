@@ -13,7 +13,8 @@ namespace temper::train {
 void with_place(int64_t step, const std::function<std::string()>& place, const std::function<void()>& body);
 
 // While it lives, the first SIGINT, SIGTERM or warning signal asks the loop to finish its step, save and return; a
-// second signal of any of them ends the process at once. One at a time.
+// second signal of any of them ends the process at once. Ranks that are threads hear of the same signal, until the last
+// of their requests, all with one warning signal, is gone.
 class StopRequest {
  public:
   // warning_signal: "USR1", "USR2", "HUP" or "none": what a batch system sends some time before it kills.

@@ -48,6 +48,18 @@ TEST(SupervisorTest, ARequestDoesNotOutliveItsRun) {
   EXPECT_EQ(StopRequest("none").signal_name(), "");
 }
 
+TEST(SupervisorTest, ASignalReachesAllRanksThatAreThreadsWheneverTheyBeginAndEnd) {
+  EXPECT_EXIT(
+      {
+        const StopRequest first("USR1");
+        { const StopRequest ended("USR1"); }
+        std::raise(SIGUSR1);
+        const StopRequest late("USR1");
+        std::exit(first.signal_name() == "SIGUSR1" && late.signal_name() == "SIGUSR1" ? 0 : 1);
+      },
+      ::testing::ExitedWithCode(0), "");
+}
+
 TEST(SupervisorTest, SlurmTellsTheEndOfTheJob) {
   unsetenv("SLURM_JOB_END_TIME");
   EXPECT_TRUE(std::isinf(seconds_to_job_end()));

@@ -128,7 +128,10 @@ Dispatch::Rounds Dispatch::rounds(Ctx& ctx, const Saved& saved) const {
   ctx.device.copy_to_host(ctx.stream, count_SE.data(), saved.count_SE);
   const int64_t pairs = saved.slot_row_TK.size(), E = dims_.E;
   const auto mine = count_SE.begin() + dims_.part.rank * E;
-  if (std::accumulate(mine, mine + E, int64_t{0}) != pairs)
+  const int64_t num_mine = std::accumulate(mine, mine + E, int64_t{0});
+  const bool is_told = std::any_of(count_SE.begin(), count_SE.end(), [](int32_t count) { return count != 0; });
+  CHECK(num_mine == (is_told ? pairs : 0), ctx.layer, num_mine, pairs);
+  if (!is_told)
     for (int64_t i = 0; i < saved.count_SE.size(); ++i)
       count_SE[i] = static_cast<int32_t>((i % E + 1) * pairs / E - i % E * pairs / E);
   ExpertPart part = dims_.part;

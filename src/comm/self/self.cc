@@ -1,4 +1,4 @@
-#include <cstring>
+#include <algorithm>
 #include <deque>
 #include <utility>
 #include <vector>
@@ -62,7 +62,8 @@ class SelfComm : public Comm {
  private:
   void copy(const View& to, const View& from) {
     CHECK(to.contiguous() && from.contiguous() && to.num_bytes() == from.num_bytes(), to.to_string(), from.to_string());
-    if (to.raw() != from.raw()) std::memcpy(to.raw(), from.raw(), static_cast<size_t>(to.num_bytes()));
+    if (to.raw() != from.raw())
+      std::copy_n(static_cast<const char*>(from.raw()), to.num_bytes(), static_cast<char*>(to.raw()));
     count(to.num_bytes());
   }
   void take_message(View x, Call call) {
@@ -70,7 +71,7 @@ class SelfComm : public Comm {
       fail(ErrorCode::kPeer, "rank 0 waits for {} bytes from itself that it has not sent: {}", x.num_bytes(),
            call.what);
     }
-    std::memcpy(x.raw(), messages_.front().data(), messages_.front().size());
+    std::copy(messages_.front().begin(), messages_.front().end(), static_cast<char*>(x.raw()));
     messages_.pop_front();
     count(x.num_bytes());
   }

@@ -1,5 +1,5 @@
 // Messages between two ranks of a SharedComm: the sender keeps a copy in its own heap until the receiver has it.
-#include <cstring>
+#include <algorithm>
 
 #include "base/check.h"
 #include "comm/shared/shared_comm.h"
@@ -19,7 +19,7 @@ void SharedComm::send(backend::Stream* stream, View x, int64_t to, Call call) {
     Message& message = queue.messages[number % Queue::kLength];
     message.sent = caller_.lane->doing();
     message.payload = me_->heap().allocate_message(x.num_bytes(), queue.received, number + 1);
-    std::memcpy(group_.block.at(message.payload), x.raw(), static_cast<size_t>(x.num_bytes()));
+    std::copy_n(static_cast<const char*>(x.raw()), x.num_bytes(), group_.block.at(message.payload));
     raise(queue.sent, number + 1);
     traffic_.num_calls += 1;
     traffic_.num_bytes += x.num_bytes();
@@ -42,7 +42,7 @@ void SharedComm::recv(backend::Stream* stream, View x, int64_t from, Call call) 
         return explain_message(me_->rank(), caller_.lane->doing(), members_[static_cast<size_t>(from)], message.sent);
       });
     }
-    std::memcpy(x.raw(), group_.block.at(message.payload), static_cast<size_t>(x.num_bytes()));
+    std::copy_n(group_.block.at(message.payload), x.num_bytes(), static_cast<char*>(x.raw()));
     raise(queue.received, number + 1);
     traffic_.num_calls += 1;
     traffic_.num_bytes += x.num_bytes();

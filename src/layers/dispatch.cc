@@ -27,7 +27,7 @@ View upload(Ctx& ctx, View to, const std::vector<int32_t>& values) {
   return view;
 }
 
-// Returns when it is done, where it runs beside computation.
+// Beside computation: returns the mark of its end. Otherwise null: what is enqueued later finds it done.
 backend::Event* exchange(Ctx& ctx, View to, const std::vector<int64_t>& recv_rows, View from,
                          const std::vector<int64_t>& send_rows, const char* what) {
   const comm::Call call{what, ctx.layer};

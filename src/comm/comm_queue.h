@@ -3,8 +3,7 @@
 //   group.all_gather(queue.after(device, stream), all, mine, call);   // a group that only the queue's calls use
 //   backend::Event* mark = queue.mark();
 //   ... computation on `stream`, which touches neither all nor mine ...
-//   queue.wait(device, stream, mark);                                 // all may be read by what is enqueued from here
-//   on
+//   queue.wait(device, stream, mark);                                 // what is enqueued later finds all whole
 //
 // One thread calls. What is enqueued runs in its order, the same on all ranks of a group.
 #pragma once
